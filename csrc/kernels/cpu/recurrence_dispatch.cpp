@@ -1,0 +1,36 @@
+// Chooses the recurrence kernels of the instruction set in use.
+#include "capability.h"
+#include "recurrence_table.h"
+
+namespace fastseq {
+namespace {
+
+RecurrenceKernels joined(const ForwardTable& f, const BackwardTable& b) {
+  return {f.panels,        f.packed_bytes, b.panels, b.packed_bytes, f.scratch_bytes,
+          b.scratch_bytes, f.pack,         b.pack,   f.run,          b.run};
+}
+
+RecurrenceKernels kernels_of(int dtype) {
+  switch (capability()) {
+#if defined(FASTSEQ_HAS_AVX512)
+    case Capability::kAvx512:
+      return joined(avx512::forward_table[dtype], avx512::backward_table[dtype]);
+#endif
+#if defined(FASTSEQ_HAS_AVX2)
+    case Capability::kAvx2:
+      return joined(avx2::forward_table[dtype], avx2::backward_table[dtype]);
+#endif
+    default:
+      return joined(baseline::forward_table[dtype], baseline::backward_table[dtype]);
+  }
+}
+
+}  // namespace
+
+const RecurrenceKernels& recurrence_kernels(DType dtype) {
+  static const RecurrenceKernels kernels[kDTypes] = {kernels_of(0), kernels_of(1), kernels_of(2),
+                                                     kernels_of(3)};
+  return kernels[static_cast<int>(dtype)];
+}
+
+}  // namespace fastseq

@@ -1,0 +1,268 @@
+// Vectors of float or double by the compiler's vector extension, loads and stores that convert the
+// 16-bit types, and exp, sigmoid and tanh to 1-2 ulp. Compiled once per instruction set: the width
+// is the build's (FASTSEQ_VECTOR_BYTES) and everything lives in that build's namespace.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../types.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#define FASTSEQ_INLINE inline __attribute__((always_inline))
+
+namespace fastseq::FASTSEQ_CAPABILITY {
+
+constexpr int kVectorBytes = FASTSEQ_VECTOR_BYTES;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
+template <class E, int kLanes>
+struct MakeVec {
+  typedef E type __attribute__((vector_size(sizeof(E) * kLanes)));
+};
+template <class E, int kLanes>
+using vec_t = typename MakeVec<E, kLanes>::type;
+
+template <class A>
+constexpr int lanes_of = kVectorBytes / static_cast<int>(sizeof(A));
+
+template <class A>
+using Vec = vec_t<A, lanes_of<A>>;
+
+using VFloat = Vec<float>;
+using VDouble = Vec<double>;
+using IFloat = vec_t<int32_t, lanes_of<float>>;
+using IDouble = vec_t<int64_t, lanes_of<double>>;
+
+template <class To, class From>
+FASTSEQ_INLINE To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// x - 0 is x for every x, so the compiler reduces this to one broadcast.
+template <class A>
+FASTSEQ_INLINE Vec<A> splat(A x) {
+  return x - Vec<A>{};
+}
+
+// ---- loads and stores: S in memory, A in registers ------------------------------------------
+
+template <class A, class S>
+struct Memory;  // load, store of whole vectors
+
+template <class A>
+struct Memory<A, A> {
+  static FASTSEQ_INLINE Vec<A> load(const A* p) {
+    Vec<A> v;
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static FASTSEQ_INLINE void store(A* p, Vec<A> v) { __builtin_memcpy(p, &v, sizeof(v)); }
+};
+
+template <>
+struct Memory<float, BFloat16> {
+  using Short = vec_t<uint16_t, lanes_of<float>>;
+  using Word = vec_t<uint32_t, lanes_of<float>>;
+  static FASTSEQ_INLINE VFloat load(const BFloat16* p) {
+    Short s;
+    __builtin_memcpy(&s, p, sizeof(s));
+    return bits_as<VFloat>(__builtin_convertvector(s, Word) << 16);
+  }
+  static FASTSEQ_INLINE void store(BFloat16* p, VFloat v) {
+    const Word bits = bits_as<Word>(v);
+    const Word rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // nearest, ties to even
+    const Word nan = (bits >> 16) | 0x40u;
+    const Short s = __builtin_convertvector((v == v) ? rounded : nan, Short);
+    __builtin_memcpy(p, &s, sizeof(s));
+  }
+};
+
+template <>
+struct Memory<float, Half> {
+#if defined(__AVX512F__)
+  static FASTSEQ_INLINE VFloat load(const Half* p) {
+    return bits_as<VFloat>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  }
+  static FASTSEQ_INLINE void store(Half* p, VFloat v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(bits_as<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
+  }
+#elif defined(__F16C__)
+  static FASTSEQ_INLINE VFloat load(const Half* p) {
+    return bits_as<VFloat>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static FASTSEQ_INLINE void store(Half* p, VFloat v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm256_cvtps_ph(bits_as<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
+  }
+#else
+  using Short = vec_t<uint16_t, lanes_of<float>>;
+  using Word = vec_t<uint32_t, lanes_of<float>>;
+  // Scaling by 2^112 moves a half's exponent bias to a float's; subnormals come out exact.
+  static FASTSEQ_INLINE VFloat load(const Half* p) {
+    Short s;
+    __builtin_memcpy(&s, p, sizeof(s));
+    const Word w = __builtin_convertvector(s, Word);
+    const Word sign = (w & 0x8000u) << 16;
+    const Word magnitude = (w & 0x7fffu) << 13;
+    const VFloat finite = bits_as<VFloat>(magnitude) * 0x1p112f;
+    const Word special = magnitude | 0x7f800000u;  // inf and nan keep their payload
+    return bits_as<VFloat>(((magnitude >= 0x0f800000u) ? special : bits_as<Word>(finite)) | sign);
+  }
+  static FASTSEQ_INLINE void store(Half* p, VFloat v) {
+    const Word bits = bits_as<Word>(v);
+    const Word sign = (bits >> 16) & 0x8000u;
+    const Word a = bits & 0x7fffffffu;
+    const Word normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+    // Adding 0.5 aligns a subnormal's last place with a float's last place and rounds it there.
+    const Word subnormal = bits_as<Word>(bits_as<VFloat>(a) + 0.5f) - 0x3f000000u;
+    const Word nan_or_inf = (a > 0x7f800000u) ? Word{} + 0x7e00u : Word{} + 0x7c00u;
+    Word out = (a < 0x38800000u) ? subnormal : normal;
+    out = (a >= 0x477ff000u) ? nan_or_inf : out;
+    const Short s = __builtin_convertvector(out | sign, Short);
+    __builtin_memcpy(p, &s, sizeof(s));
+  }
+#endif
+};
+
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> load(const S* p) {
+  return Memory<A, S>::load(p);
+}
+template <class A, class S>
+FASTSEQ_INLINE void store(S* p, Vec<A> v) {
+  Memory<A, S>::store(p, v);
+}
+
+// The first n lanes; the others load as zero and are not stored.
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> load_n(const S* p, int64_t n) {
+  if (n >= lanes_of<A>) return load<A>(p);
+  S buffer[lanes_of<A>] = {};
+  for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+  return load<A>(buffer);
+}
+template <class A, class S>
+FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
+  if (n >= lanes_of<A>) return store<A>(p, v);
+  S buffer[lanes_of<A>];
+  store<A>(buffer, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+}
+
+// v as it reads back after a store: the state that the next step uses is the state that was saved.
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> rounded_to(Vec<A> v) {
+  if constexpr (sizeof(S) == sizeof(A)) {
+    return v;
+  } else {
+    S buffer[lanes_of<A>];
+    store<A>(buffer, v);
+    return load<A>(buffer);
+  }
+}
+
+// ---- exp, sigmoid, tanh ----------------------------------------------------------------------
+
+// Both: x = n ln 2 + r with |r| <= ln(2)/2, exp(x) = 2^n p(r). Adding and subtracting `magic` rounds
+// to the nearest integer and leaves it in the low bits of the mantissa. NaN stays NaN.
+FASTSEQ_INLINE VFloat exp_of(VFloat x) {
+  x = (x > 88.0f) ? VFloat{} + 88.0f : x;
+  x = (x < -87.0f) ? VFloat{} - 87.0f : x;
+  const float magic = 12582912.0f;  // 1.5 * 2^23
+  const VFloat shifted = x * 1.44269504088896341f + magic;
+  const VFloat n = shifted - magic;
+  const VFloat r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  VFloat p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  return p * bits_as<VFloat>((bits_as<IFloat>(shifted) << 23) + 0x3f800000);
+}
+
+FASTSEQ_INLINE VDouble exp_of(VDouble x) {
+  x = (x > 709.0) ? VDouble{} + 709.0 : x;
+  x = (x < -708.0) ? VDouble{} - 708.0 : x;
+  const double magic = 6755399441055744.0;  // 1.5 * 2^52
+  const VDouble shifted = x * 1.4426950408889634074 + magic;
+  const VDouble n = shifted - magic;
+  const VDouble r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+  VDouble p = VDouble{} + 1.0 / 6227020800.0;  // 1/13!; the tail is below 5e-18
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = p * (r * r) + r + 1.0;
+  return p * bits_as<VDouble>((bits_as<IDouble>(shifted) << 52) + 0x3ff0000000000000LL);
+}
+
+FASTSEQ_INLINE VFloat tanh_of(VFloat x) {
+  const IFloat sign = bits_as<IFloat>(x) & static_cast<int32_t>(0x80000000);
+  const VFloat a = bits_as<VFloat>(bits_as<IFloat>(x) & 0x7fffffff);
+  const VFloat large = 1.0f - 2.0f / (exp_of(2.0f * a) + 1.0f);
+  // Near zero that difference cancels: an odd polynomial instead (Cephes, tanhf).
+  const VFloat z = a * a;
+  VFloat p = -5.70498872745e-3f * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const VFloat small = p * (z * a) + a;
+  return bits_as<VFloat>(bits_as<IFloat>((a < 0.625f) ? small : large) | sign);
+}
+
+FASTSEQ_INLINE VDouble tanh_of(VDouble x) {
+  const IDouble sign = bits_as<IDouble>(x) & static_cast<int64_t>(0x8000000000000000ULL);
+  const VDouble a = bits_as<VDouble>(bits_as<IDouble>(x) & 0x7fffffffffffffffLL);
+  const VDouble large = 1.0 - 2.0 / (exp_of(2.0 * a) + 1.0);
+  // Near zero that difference cancels: a rational function instead (Cephes, tanh).
+  const VDouble z = a * a;
+  VDouble p = -9.64399179425052238628e-1 * z - 9.92877231001918586564e1;
+  p = p * z - 1.61468768441708447952e3;
+  VDouble q = z + 1.12811678491632931402e2;
+  q = q * z + 2.23548839060100448583e3;
+  q = q * z + 4.84406305325125486048e3;
+  const VDouble small = a + a * z * (p / q);
+  return bits_as<VDouble>(bits_as<IDouble>((a < 0.625) ? small : large) | sign);
+}
+
+// The functions that cells.h asks for.
+struct VecMath {
+  template <class V>
+  static FASTSEQ_INLINE V sigmoid(V x) {
+    return 1 / (1 + exp_of(-x));
+  }
+  template <class V>
+  static FASTSEQ_INLINE V tanh(V x) {
+    return tanh_of(x);
+  }
+  template <class V>
+  static FASTSEQ_INLINE V relu(V x) {
+    return (x < 0) ? V{} : x;  // NaN passes
+  }
+  template <class V>
+  static FASTSEQ_INLINE V relu_gradient(V h, V dh) {
+    return (h > 0) ? dh : V{};
+  }
+};
+
+}  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -1,0 +1,113 @@
+// Number types, cell kinds and the argument blocks that a kernel launcher takes.
+// Raw pointers and sizes only: no torch header may be included below csrc/ops.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define FASTSEQ_HD __host__ __device__ __forceinline__
+#else
+// Always inlined: the CPU kernels are compiled once per instruction set, and an out-of-line copy of
+// a shared function could be merged by the linker into a build for a machine without AVX-512.
+#define FASTSEQ_HD inline __attribute__((always_inline))
+#endif
+
+namespace fastseq {
+
+// Storage-only 16-bit types; arithmetic happens in float.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+// Codes are part of the op schemas: append, never renumber.
+enum class Cell : int64_t { kLstm = 0, kGru = 1, kRnnTanh = 2, kRnnRelu = 3 };
+
+enum class DType : int { kFloat = 0, kDouble = 1, kBFloat16 = 2, kHalf = 3 };
+constexpr int kDTypes = 4;
+
+// The type that sums, cell states and caches of cell states are kept in.
+template <class S>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <class S>
+using accumulate_t = typename Accumulate<S>::type;
+
+// Which rows of the batch take part in which step.
+//
+// Rows are stored step after step: the rows of step t start at row offset(t) of every [N, ...]
+// tensor, N being the number of (step, row) pairs. Rows are sorted by length, longest first, so
+// the rows that take part in a step are always the first active(t).
+struct Sequence {
+  int64_t steps;               // T
+  int64_t batch;               // B
+  const int64_t* batch_sizes;  // [T], non-increasing; null when every row has T steps
+  const int64_t* offsets;      // [T + 1], sums of batch_sizes; null likewise
+  bool reverse;                // the recurrence runs from the last step to the first
+
+  FASTSEQ_HD int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch; }
+  FASTSEQ_HD int64_t offset(int64_t t) const { return offsets ? offsets[t] : t * batch; }
+  FASTSEQ_HD int64_t rows() const { return offset(steps); }
+  // Step number s of the recurrence, in the order in which it runs.
+  FASTSEQ_HD int64_t at(int64_t s) const { return reverse ? steps - 1 - s : s; }
+  // The row that holds the state before step t of batch row b; -1: it is the initial state.
+  FASTSEQ_HD int64_t previous_row(int64_t t, int64_t b) const {
+    const int64_t p = reverse ? t + 1 : t - 1;
+    if (p < 0 || p >= steps || b >= active(p)) return -1;
+    return offset(p) + b;
+  }
+};
+
+// H: hidden size. R: size of the hidden state h (H, or proj_size). G: gates of the cell. C: values
+// per unit that forward saves for backward. N: rows of all steps together.
+// S: the tensors' type. A: accumulate_t<S>.
+struct RecurrenceForward {
+  Cell cell;
+  Sequence seq;
+  int64_t hidden;            // H
+  int64_t state;             // R
+  const void* pre;           // S [N, G*H]  input side of the pre-activations, biases included
+  const void* h0;            // S [B, R]
+  const void* c0;            // S [B, H]    LSTM only
+  const void* weight_hh;     // S [G*H, R]
+  const void* bias_hn;       // S [H]       GRU only, may be null
+  const void* weight_hr;     // S [R, H]    LSTM with projection, else null
+  void* y;                   // S [N, R]
+  void* h_n;                 // S [B, R]
+  void* c_n;                 // S [B, H]    LSTM only
+  void* gates;               // S [N, C*H]  null when nothing is to be saved
+  void* cells;               // A [N, H]    LSTM only, null when nothing is to be saved
+};
+
+struct RecurrenceBackward {
+  Cell cell;
+  Sequence seq;
+  int64_t hidden;
+  int64_t state;
+  const void* grad_y;        // S [N, R]    may be null, like every incoming gradient
+  const void* grad_h_n;      // S [B, R]
+  const void* grad_c_n;      // S [B, H]
+  const void* grad_gates;    // S [N, C*H]
+  const void* grad_cells;    // A [N, H]
+  const void* y;             // S [N, R]
+  const void* gates;         // S [N, C*H]
+  const void* cells;         // A [N, H]
+  const void* h0;            // S [B, R]
+  const void* c0;            // S [B, H]
+  const void* weight_hh;     // S [G*H, R]
+  const void* weight_hr;     // S [R, H]
+  void* grad_pre;            // S [N, G*H]
+  void* grad_aux;            // S           GRU: [N, H] gradient of q = W_hn h + b_hn
+                             //             projection: [N, R] gradient of h; else null
+  void* grad_h0;             // S [B, R]
+  void* grad_c0;             // S [B, H]
+};
+
+}  // namespace fastseq

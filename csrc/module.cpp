@@ -1,0 +1,62 @@
+// fastseq._C: facts about this build and the planner. No tensor crosses this module.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/capability.h"
+#include "kernels/cpu/plan.h"
+
+#ifndef FASTSEQ_CUDA_VERSION
+#define FASTSEQ_CUDA_VERSION ""
+#define FASTSEQ_CUDA_ARCHITECTURES ""
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+std::map<std::string, std::string> build_info() {
+  return {{"version", FASTSEQ_VERSION},
+          {"torch", FASTSEQ_TORCH_VERSION},
+          {"compiler", FASTSEQ_COMPILER},
+          {"cuda", FASTSEQ_CUDA_VERSION},
+          {"cuda_architectures", FASTSEQ_CUDA_ARCHITECTURES}};
+}
+
+std::vector<std::string> cpu_capabilities() {
+  std::vector<std::string> names;
+  for (int i = 0; i < fastseq::kCapabilities; ++i) {
+    if (fastseq::capability_available(static_cast<fastseq::Capability>(i))) {
+      names.emplace_back(fastseq::kCapabilityNames[i]);
+    }
+  }
+  return names;
+}
+
+std::string cpu_capability() {
+  return fastseq::kCapabilityNames[static_cast<int>(fastseq::capability())];
+}
+
+std::map<std::string, int64_t> plan_recurrence(int64_t cell, int64_t steps, int64_t batch,
+                                               int64_t hidden, int64_t state, int64_t threads) {
+  if (cell < 0 || cell > 3) throw py::value_error("cell should be 0, 1, 2 or 3");
+  const auto plan = fastseq::plan_recurrence(static_cast<fastseq::Cell>(cell), steps * batch, batch,
+                                             hidden, state, threads);
+  return {{"slices", plan.slices}};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Build facts and the kernel planner of fastseq.";
+  m.def("build_info", &build_info, "What this build was made with.");
+  m.def("cpu_capabilities", &cpu_capabilities,
+        "Instruction sets that this build contains and this machine has, slowest first.");
+  m.def("cpu_capability", &cpu_capability, "The instruction set whose kernels run.");
+  m.def("plan_recurrence", &plan_recurrence, py::arg("cell"), py::arg("steps"), py::arg("batch"),
+        py::arg("hidden"), py::arg("state"), py::arg("threads"),
+        "How a recurrence of this shape is split over CPU threads.");
+}

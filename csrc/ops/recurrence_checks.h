@@ -1,0 +1,275 @@
+// What the CPU and the CUDA op share: argument checks, sizes, and the outputs' allocation.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../kernels/cells.h"
+
+namespace fastseq::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline DType dtype_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat;
+    case ScalarType::Double:
+      return DType::kDouble;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kHalf;
+    default:
+      STD_TORCH_CHECK(false,
+                      "fastseq: expected a tensor of float32, float64, bfloat16 or float16, got "
+                      "scalar type ",
+                      static_cast<int>(t.scalar_type()));
+  }
+}
+
+// The type of cell states that are kept for backward.
+inline ScalarType sum_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline std::string shape_string(const Tensor& t) {
+  std::string s = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) s += (i ? ", " : "") + std::to_string(t.size(i));
+  return s + "]";
+}
+
+inline void check_shape(const Tensor& t, const std::vector<int64_t>& shape, const Tensor& like,
+                        const char* name) {
+  bool same = t.dim() == static_cast<int64_t>(shape.size());
+  for (size_t i = 0; same && i < shape.size(); ++i) same = t.size(i) == shape[i];
+  if (!same) {
+    std::string expected = "[";
+    for (size_t i = 0; i < shape.size(); ++i) {
+      expected += (i ? ", " : "") + std::to_string(shape[i]);
+    }
+    STD_TORCH_CHECK(false, "fastseq::recurrence: ", name, " should have shape ", expected,
+                    "], got ", shape_string(t));
+  }
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), "fastseq::recurrence: ", name,
+                  " should have the dtype of the input");
+  STD_TORCH_CHECK(t.device() == like.device(), "fastseq::recurrence: ", name,
+                  " should be on the device of the input");
+}
+
+inline Tensor dense(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+inline OptionalTensor dense(const OptionalTensor& t) {
+  return t ? OptionalTensor(dense(*t)) : std::nullopt;
+}
+inline const void* pointer(const OptionalTensor& t) { return t ? t->const_data_ptr() : nullptr; }
+
+// A call's steps and rows; owns what Sequence points to.
+struct Steps {
+  std::vector<int64_t> batch_sizes, offsets;
+  Sequence seq{};
+
+  Steps(const Tensor& rows, const OptionalTensor& sizes, int64_t batch, bool reverse) {
+    seq.batch = batch;
+    seq.reverse = reverse;
+    if (!sizes) {
+      STD_TORCH_CHECK(rows.dim() == 3 && rows.size(1) == batch,
+                      "fastseq::recurrence: expected a tensor of shape [T, ", batch, ", ...], got ",
+                      shape_string(rows));
+      seq.steps = rows.size(0);
+      return;
+    }
+    STD_TORCH_CHECK(sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
+                    "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
+    const Tensor own = dense(*sizes);
+    const int64_t* const p = own.const_data_ptr<int64_t>();
+    batch_sizes.assign(p, p + own.numel());
+    offsets.push_back(0);
+    int64_t before = batch;
+    for (const int64_t n : batch_sizes) {
+      STD_TORCH_CHECK(n > 0 && n <= before,
+                      "fastseq::recurrence: batch_sizes should be positive, not increase, and start "
+                      "at the batch size ", batch, " or below; got ", n, " after ", before);
+      before = n;
+      offsets.push_back(offsets.back() + n);
+    }
+    STD_TORCH_CHECK(rows.dim() == 2 && rows.size(0) == offsets.back(),
+                    "fastseq::recurrence: expected packed rows of shape [", offsets.back(),
+                    ", ...], the sum of batch_sizes, got ", shape_string(rows));
+    seq.steps = static_cast<int64_t>(batch_sizes.size());
+    seq.batch_sizes = batch_sizes.data();
+    seq.offsets = offsets.data();
+  }
+
+  // [T, B, n] or [N, n]
+  std::vector<int64_t> shape(int64_t n) const {
+    if (seq.offsets) return {seq.rows(), n};
+    return {seq.steps, seq.batch, n};
+  }
+};
+
+inline Cell checked_cell(int64_t code) {
+  STD_TORCH_CHECK(code >= 0 && code <= 3, "fastseq::recurrence: cell should be 0 (LSTM), 1 (GRU), "
+                  "2 (tanh RNN) or 3 (ReLU RNN), got ", code);
+  return static_cast<Cell>(code);
+}
+
+struct Sizes {
+  int64_t batch, hidden, state, gates, cached;
+
+  Sizes(Cell cell, const Tensor& h0, const OptionalTensor& c0, const Tensor& weight_hh,
+        const OptionalTensor& weight_hr) {
+    STD_TORCH_CHECK(h0.dim() == 2 && weight_hh.dim() == 2,
+                    "fastseq::recurrence: h0 and weight_hh should be 2-D, got ", shape_string(h0),
+                    " and ", shape_string(weight_hh));
+    gates = gates_of(cell);
+    cached = cached_of(cell);
+    batch = h0.size(0);
+    state = h0.size(1);
+    hidden = weight_hh.size(0) / gates;
+    STD_TORCH_CHECK(state > 0 && hidden > 0, "fastseq::recurrence: sizes should be positive");
+    check_shape(weight_hh, {gates * hidden, state}, h0, "weight_hh");
+    STD_TORCH_CHECK((cell == Cell::kLstm) == c0.has_value(),
+                    "fastseq::recurrence: c0 belongs to LSTM, and LSTM needs it");
+    if (c0) check_shape(*c0, {batch, hidden}, h0, "c0");
+    STD_TORCH_CHECK(!weight_hr || cell == Cell::kLstm,
+                    "fastseq::recurrence: weight_hr belongs to LSTM");
+    if (weight_hr) {
+      check_shape(*weight_hr, {state, hidden}, h0, "weight_hr");
+    } else {
+      STD_TORCH_CHECK(state == hidden, "fastseq::recurrence: without weight_hr, h0 should have ",
+                      hidden, " columns, got ", state);
+    }
+  }
+};
+
+inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& shape,
+                         std::optional<ScalarType> dtype = std::nullopt) {
+  return torch::stable::new_empty(like, shape, dtype);
+}
+
+using ForwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// Checks every argument, allocates every output, and fills the kernel's argument block. Keeps the
+// dense copies alive for as long as the block is in use.
+struct ForwardCall {
+  Tensor pre, h0, weight_hh;
+  OptionalTensor c0, bias_hn, weight_hr;
+  Sizes sizes;
+  Steps steps;
+  Tensor y, h_n, c_n, gates, cells;
+  RecurrenceForward args{};
+
+  ForwardCall(const Tensor& pre_, const Tensor& h0_, const OptionalTensor& c0_,
+              const Tensor& weight_hh_, const OptionalTensor& bias_hn_,
+              const OptionalTensor& weight_hr_, const OptionalTensor& batch_sizes, int64_t code,
+              bool reverse, bool save)
+      : pre(dense(pre_)),
+        h0(dense(h0_)),
+        weight_hh(dense(weight_hh_)),
+        c0(dense(c0_)),
+        bias_hn(dense(bias_hn_)),
+        weight_hr(dense(weight_hr_)),
+        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
+        steps(pre, batch_sizes, sizes.batch, reverse) {
+    const Cell cell = checked_cell(code);
+    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    check_shape(pre, steps.shape(sizes.gates * H), h0, "pre");
+    if (bias_hn) {
+      STD_TORCH_CHECK(cell == Cell::kGru, "fastseq::recurrence: bias_hn belongs to GRU");
+      check_shape(*bias_hn, {H}, h0, "bias_hn");
+    }
+    const bool lstm = cell == Cell::kLstm;
+    y = new_tensor(pre, steps.shape(R));
+    h_n = new_tensor(pre, {B, R});
+    c_n = new_tensor(pre, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
+    gates = new_tensor(pre, save && sizes.cached ? steps.shape(sizes.cached * H)
+                                                 : std::vector<int64_t>{0});
+    cells = new_tensor(pre, save && lstm ? steps.shape(H) : std::vector<int64_t>{0}, sum_type(pre));
+    args = {cell, steps.seq, H, R, pre.const_data_ptr(), h0.const_data_ptr(), pointer(c0),
+            weight_hh.const_data_ptr(), pointer(bias_hn), pointer(weight_hr),
+            y.mutable_data_ptr(), h_n.mutable_data_ptr(), lstm ? c_n.mutable_data_ptr() : nullptr,
+            save && sizes.cached ? gates.mutable_data_ptr() : nullptr,
+            save && lstm ? cells.mutable_data_ptr() : nullptr};
+  }
+
+  ForwardResult result() const { return {y, h_n, c_n, gates, cells}; }
+};
+
+struct BackwardCall {
+  OptionalTensor grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells;
+  Tensor y, gates, cells, h0, weight_hh;
+  OptionalTensor c0, weight_hr;
+  Sizes sizes;
+  Steps steps;
+  Tensor grad_pre, grad_aux, grad_h0, grad_c0;
+  RecurrenceBackward args{};
+
+  BackwardCall(const OptionalTensor& grad_y_, const OptionalTensor& grad_h_n_,
+               const OptionalTensor& grad_c_n_, const OptionalTensor& grad_gates_,
+               const OptionalTensor& grad_cells_, const Tensor& y_, const Tensor& gates_,
+               const Tensor& cells_, const Tensor& h0_, const OptionalTensor& c0_,
+               const Tensor& weight_hh_, const OptionalTensor& weight_hr_,
+               const OptionalTensor& batch_sizes, int64_t code, bool reverse)
+      : grad_y(dense(grad_y_)),
+        grad_h_n(dense(grad_h_n_)),
+        grad_c_n(dense(grad_c_n_)),
+        grad_gates(dense(grad_gates_)),
+        grad_cells(dense(grad_cells_)),
+        y(dense(y_)),
+        gates(dense(gates_)),
+        cells(dense(cells_)),
+        h0(dense(h0_)),
+        weight_hh(dense(weight_hh_)),
+        c0(dense(c0_)),
+        weight_hr(dense(weight_hr_)),
+        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
+        steps(y, batch_sizes, sizes.batch, reverse) {
+    const Cell cell = checked_cell(code);
+    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    const bool lstm = cell == Cell::kLstm;
+    check_shape(y, steps.shape(R), h0, "y");
+    if (sizes.cached) check_shape(gates, steps.shape(sizes.cached * H), h0, "gates");
+    if (lstm) check_cells(cells, "cells");
+    if (grad_y) check_shape(*grad_y, steps.shape(R), h0, "grad_y");
+    if (grad_h_n) check_shape(*grad_h_n, {B, R}, h0, "grad_h_n");
+    if (!lstm) grad_c_n = grad_cells = std::nullopt;
+    if (!sizes.cached) grad_gates = std::nullopt;
+    if (grad_c_n) check_shape(*grad_c_n, {B, H}, h0, "grad_c_n");
+    if (grad_gates) check_shape(*grad_gates, steps.shape(sizes.cached * H), h0, "grad_gates");
+    if (grad_cells) check_cells(*grad_cells, "grad_cells");
+
+    std::vector<int64_t> aux{0};
+    if (cell == Cell::kGru) aux = steps.shape(H);
+    if (weight_hr) aux = steps.shape(R);
+    grad_pre = new_tensor(y, steps.shape(sizes.gates * H));
+    grad_aux = new_tensor(y, aux);
+    grad_h0 = new_tensor(y, {B, R});
+    grad_c0 = new_tensor(y, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
+    args = {cell, steps.seq, H, R, pointer(grad_y), pointer(grad_h_n), pointer(grad_c_n),
+            pointer(grad_gates), pointer(grad_cells), y.const_data_ptr(), gates.const_data_ptr(),
+            cells.const_data_ptr(), h0.const_data_ptr(), pointer(c0), weight_hh.const_data_ptr(),
+            pointer(weight_hr), grad_pre.mutable_data_ptr(), grad_aux.mutable_data_ptr(),
+            grad_h0.mutable_data_ptr(), lstm ? grad_c0.mutable_data_ptr() : nullptr};
+  }
+
+  BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }
+
+ private:
+  void check_cells(const Tensor& t, const char* name) const {
+    STD_TORCH_CHECK(t.numel() == steps.seq.rows() * sizes.hidden && t.scalar_type() == sum_type(h0),
+                    "fastseq::recurrence_backward: ", name, " should be as forward returned it");
+  }
+};
+
+}  // namespace fastseq::ops

@@ -1,0 +1,148 @@
+"""What `fastseq check` runs: the shapes and options of every op, one family a kind of op.
+
+A new op joins by a function that yields its cases, added to `FAMILIES` at the end of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+Outputs = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration of one op.
+
+    Attributes:
+        op: Name of the op, the table's first column.
+        shape: Sizes and options in words, the second column.
+        build: Makes the module from a library, which is `torch.nn` or `fastseq.nn`.
+        inputs: Shapes of the inputs, all of which are differentiated.
+        forward: Applies the module to the inputs and returns the outputs to compare.
+        wide_only: Leave out bfloat16 and float16.
+    """
+
+    op: str
+    shape: str
+    build: Callable[[ModuleType], nn.Module]
+    inputs: tuple[tuple[int, ...], ...]
+    forward: Callable[[nn.Module, Sequence[Tensor]], Outputs]
+    wide_only: bool = False
+
+
+def recurrent_cases() -> Iterator[Case]:
+    """LSTM, GRU and RNN: every option, and sizes that no vector width divides."""
+    for op in ("LSTM", "GRU", "RNN"):
+        yield _recurrent(op, 7, 3, 5, 6)
+        yield _recurrent(op, 28, 16, 28, 128)
+        yield _recurrent(op, 12, 9, 17, 33)
+        yield _recurrent(op, 1, 4, 6, 8)
+        yield _recurrent(op, 3, 5, 1, 1)
+        yield _recurrent(op, 6, 1, 10, 65)
+        yield _recurrent(op, 8, 0, 5, 7)
+        yield _recurrent(op, 6, 4, 5, 7, state=False)
+        yield _recurrent(op, 6, 4, 5, 7, bias=False)
+        yield _recurrent(op, 6, 4, 5, 7, batch_first=True)
+        yield _recurrent(op, 6, 4, 5, 7, transposed=True)
+        yield _recurrent(op, 7, 5, 6, 9, bidirectional=True)
+        yield _recurrent(op, 7, 5, 6, 9, num_layers=2)
+        yield _recurrent(op, 7, 5, 6, 9, num_layers=2, bidirectional=True)
+        yield _recurrent(op, 7, 4, 6, 9, lengths=(3, 7, 1, 5))
+        yield _recurrent(
+            op, 7, 4, 6, 9, lengths=(3, 7, 1, 5), num_layers=2, bidirectional=True, batch_first=True
+        )
+    yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5)
+    yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5, num_layers=2, bidirectional=True)
+    yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5, lengths=(3, 7, 1, 5))
+    yield _recurrent("RNN", 4, 2, 5, 6, nonlinearity="relu")
+    # ReLU's slope jumps at zero: among many units 16-bit rounding puts one on the other side.
+    relu = _recurrent("RNN", 12, 9, 17, 33, nonlinearity="relu", bidirectional=True)
+    yield replace(relu, wide_only=True)
+
+
+def cell_cases() -> Iterator[Case]:
+    """LSTMCell, GRUCell and RNNCell: one step."""
+    for op in ("LSTMCell", "GRUCell", "RNNCell"):
+        yield _cell(op, 3, 5, 6)
+        yield _cell(op, 1, 3, 2)
+        yield _cell(op, 9, 17, 33)
+        yield _cell(op, 16, 28, 128)
+        yield _cell(op, 4, 5, 7, bias=False)
+    yield replace(_cell("RNNCell", 9, 17, 33, nonlinearity="relu"), wide_only=True)
+
+
+def _recurrent(
+    op: str,
+    steps: int,
+    batch: int,
+    width: int,
+    hidden: int,
+    *,
+    state: bool = True,
+    transposed: bool = False,
+    lengths: tuple[int, ...] = (),
+    **options: Any,
+) -> Case:
+    batch_first = options.get("batch_first", False)
+
+    def build(library: ModuleType) -> nn.Module:
+        module: nn.Module = getattr(library, op)(width, hidden, **options)
+        return module
+
+    def forward(module: nn.Module, values: Sequence[Tensor]) -> Outputs:
+        x, *initial = values
+        x = x.transpose(0, 1) if transposed else x
+        hx = None if not initial else tuple(initial) if op == "LSTM" else initial[0]
+        if lengths:
+            packed = pack_padded_sequence(x, list(lengths), batch_first, enforce_sorted=False)
+            output, final = module(packed, hx)
+            output = output.data  # (sum of lengths, D * H)
+        else:
+            output, final = module(x, hx)
+        return [output, *(final if op == "LSTM" else (final,))]
+
+    x = (batch, steps, width) if batch_first or transposed else (steps, batch, width)
+    stacked = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+    h0 = (stacked, batch, options.get("proj_size", hidden))
+    initial = [h0, (stacked, batch, hidden)] if op == "LSTM" else [h0]
+    words = [f"T={steps} B={batch} I={width} H={hidden}"]
+    words += ["" if state else "no hx", "transposed" if transposed else "", _words(options)]
+    words += [f"lengths {','.join(map(str, lengths))}" if lengths else ""]
+    shape = " ".join(filter(None, words))
+    return Case(op, shape, build, (x, *(initial if state else [])), forward)
+
+
+def _cell(op: str, batch: int, width: int, hidden: int, **options: Any) -> Case:
+    def build(library: ModuleType) -> nn.Module:
+        module: nn.Module = getattr(library, op)(width, hidden, **options)
+        return module
+
+    def forward(module: nn.Module, values: Sequence[Tensor]) -> Outputs:
+        x, *state = values
+        if op == "LSTMCell":
+            return list(module(x, tuple(state)))
+        return [module(x, state[0])]
+
+    states = 2 if op == "LSTMCell" else 1
+    shape = " ".join(filter(None, [f"B={batch} I={width} H={hidden}", _words(options)]))
+    return Case(op, shape, build, ((batch, width), *[(batch, hidden)] * states), forward)
+
+
+def _words(options: dict[str, Any]) -> str:
+    words = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(name if value else f"no {name}")
+        else:
+            words.append(value if isinstance(value, str) else f"{name}={value}")
+    return " ".join(words)
+
+
+FAMILIES: list[Callable[[], Iterator[Case]]] = [recurrent_cases, cell_cases]
