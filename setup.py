@@ -144,6 +144,12 @@ class CMakeBuild(build_ext):
             (target / "lib" / "libfastseq_cuda.so").unlink(missing_ok=True)
         self.run_tool(["cmake", "--install", str(work)])
 
+    def copy_extensions_to_source(self) -> None:
+        """For 'pip install -e .': take the op libraries along, not the extension module alone."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib) / "fastseq" / "lib"
+        shutil.copytree(built, ROOT / "fastseq" / "lib", dirs_exist_ok=True)
+
     @staticmethod
     def pybind11_folder() -> str:
         try:

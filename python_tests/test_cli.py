@@ -30,9 +30,8 @@ main()
 def without(hidden: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process where some packages cannot be imported."""
     code = HIDE.format(hidden=hidden, arguments=arguments)
-    path = os.pathsep.join(
-        [str(Path(fastseq.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    )
+    # The child must find the same fastseq, installed or not.
+    path = os.pathsep.join([str(Path(fastseq.__file__).parents[1]), *sys.path])
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -16,6 +16,8 @@ WARNINGS = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     # A resumed run writes into the folder of the run that it continues.
     r".*Checkpoint directory .* exists and is not empty.*",
+    # A copied checkpoint begins a new run, and says so by its new folder.
+    r".*The dirpath has changed from .*",
     # Each process evaluates all of the data here, which is what makes the figure exact.
     r".*it is recommended to use `Trainer\(devices=1, num_nodes=1\)`.*",
     # Lightning's use of torch's own internals, and nothing that a caller does.

@@ -167,7 +167,7 @@ class RowsRun:
             callbacks=[
                 self.history,
                 EarlyStopping("val_loss", patience=config.patience, mode="min"),
-                EpochBar(),
+                EpochBar(refresh_rate=10),
                 self.best,
                 self.last,
             ],

@@ -1,0 +1,267 @@
+"""``lstm``, ``gru`` and ``rnn`` as functions: stacks of layers and directions on the recurrence op.
+
+The arguments are those of ``torch.lstm``, ``torch.gru`` and ``torch.rnn_tanh``; the modules of
+``fastseq.nn`` call these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as _dropout
+from torch.nn.functional import linear
+
+from fastseq.autograd import Recurrence
+from fastseq.ops import Cell
+
+__all__ = ["gru", "lstm", "rnn"]
+
+
+def _input_bias(cell: Cell, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Biases as the input product and the recurrence take them: (input side, GRU's b_hn)."""
+    if cell != Cell.GRU:
+        return bias_ih + bias_hh, None
+    hidden = bias_ih.shape[0] // 3
+    # n = tanh(x_n + r (W h + b_hn)): this one bias is scaled by r and stays in the recurrence.
+    both = bias_ih[: 2 * hidden] + bias_hh[: 2 * hidden]
+    return torch.cat([both, bias_ih[2 * hidden :]]), bias_hh[2 * hidden :]
+
+
+def _layer(
+    cell: Cell,
+    x: Tensor,  # (T, B, I) or (N, I)
+    h0: Tensor,  # (B, R)
+    c0: Tensor | None,  # (B, H)
+    params: Sequence[Tensor],  # w_ih, w_hh[, b_ih, b_hh][, w_hr]
+    has_biases: bool,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer in one direction: y, h_n, c_n."""
+    weight_ih, weight_hh, *rest = params
+    bias = bias_hn = weight_hr = None
+    if has_biases:
+        bias, bias_hn = _input_bias(cell, rest[0], rest[1])
+    if len(rest) == (3 if has_biases else 1):
+        weight_hr = rest[-1]
+    pre = linear(x, weight_ih, bias)  # (T, B, G*H)
+    tensors = (pre, h0, c0, weight_hh, bias_hn, weight_hr)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        y, h_n, c_n, _, _ = Recurrence.apply(*tensors, batch_sizes, int(cell), reverse)
+    else:
+        y, h_n, c_n, _, _ = torch.ops.fastseq.recurrence(
+            *tensors, batch_sizes, int(cell), reverse, False
+        )
+    return y, h_n, c_n
+
+
+def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
+    """What ATen checks before an RNN runs, in its words."""
+    for name, tensors in (("hidden", states), ("parameter", params)):
+        for t in tensors:
+            if t.device != input.device:
+                raise RuntimeError(
+                    f"Input and {name} tensors are not at the same device, found input tensor at "
+                    f"{input.device} and {name} tensor at {t.device}"
+                )
+            if t.dtype != input.dtype:
+                raise RuntimeError(
+                    f"Input and {name} tensors are not the same dtype, found input tensor with "
+                    f"{_type_name(input.dtype)} and {name} tensor with {_type_name(t.dtype)}"
+                )
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return {
+        torch.float32: "Float",
+        torch.float64: "Double",
+        torch.bfloat16: "BFloat16",
+        torch.float16: "Half",
+    }.get(dtype, str(dtype))
+
+
+def _recurrent(
+    cell: Cell,
+    input: Tensor,
+    states: tuple[Tensor, ...],  # (h0,) or (h0, c0), each (L*D, B, .)
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    batch_sizes: Tensor | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A stack: every layer reads the outputs of all directions of the layer below."""
+    device_type = input.device.type
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+        input = input.to(dtype)
+        states = tuple(s.to(dtype) for s in states)
+        params = [p.to(dtype) for p in params]
+    _check(input, states, params)
+    if batch_sizes is None and batch_first:
+        input = input.transpose(0, 1)
+    if input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)  # parameters of one layer and direction
+    h0 = states[0].unbind(0)
+    c0 = states[1].unbind(0) if len(states) == 2 else [None] * len(h0)
+    h_n: list[Tensor] = []
+    c_n: list[Tensor] = []
+    x = input
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(directions):
+            i = layer * directions + direction
+            own = params[i * each : (i + 1) * each]
+            y, h, c = _layer(
+                cell, x, h0[i], c0[i], own, has_biases, batch_sizes, reverse=direction == 1
+            )
+            outputs.append(y)
+            h_n.append(h)
+            c_n.append(c)
+        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        if dropout > 0 and train and layer < num_layers - 1:
+            x = _dropout(x, dropout, training=True)
+    if batch_sizes is None and batch_first:
+        x = x.transpose(0, 1)
+    finals = [h_n, c_n][: len(states)]
+    return x, tuple(f[0].unsqueeze(0) if len(f) == 1 else torch.stack(f) for f in finals)
+
+
+def lstm(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool = False,
+    *,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Long short-term memory (Hochreiter & Schmidhuber, 1997) over a sequence.
+
+    ``c = f c' + i tanh(.)``, ``h = o tanh(c)`` with i, f, o sigmoids of ``W h' + V x + b``; with
+    a projection (Sak et al., 2014) ``h = W_hr (o tanh(c))``.
+
+    Args:
+        input: (T, B, I), (B, T, I) with ``batch_first``, or packed rows (N, I) with
+            ``batch_sizes``.
+        hx: h_0 (L*D, B, R) and c_0 (L*D, B, H).
+        params: per layer and direction w_ih (4H, I), w_hh (4H, R), then b_ih and b_hh (4H,) if
+            ``has_biases``, then w_hr (R, H) if projected; gate order i, f, g, o.
+        has_biases: whether ``params`` hold biases.
+        num_layers: L.
+        dropout: probability of zeroing outputs between layers while ``train``.
+        train: training mode; changes nothing but dropout.
+        bidirectional: D = 2, the second direction running from the end.
+        batch_first: ``input`` and the output are (B, T, .).
+        batch_sizes: rows of each step of a PackedSequence, int64 on the CPU.
+
+    Returns:
+        The output (T, B, D*R) (or as the input is laid out), h_n (L*D, B, R), c_n (L*D, B, H).
+
+    Raises:
+        RuntimeError: dtypes, devices or shapes do not fit, or T is 0.
+    """
+    y, (h_n, c_n) = _recurrent(
+        Cell.LSTM,
+        input,
+        hx,
+        params,
+        has_biases,
+        num_layers,
+        dropout,
+        train,
+        bidirectional,
+        batch_first,
+        batch_sizes,
+    )
+    return y, h_n, c_n
+
+
+def gru(
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool = False,
+    *,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gated recurrent unit (Cho et al., 2014) over a sequence, in torch.nn's form.
+
+    ``n = tanh(V_n x + b_in + r (W_n h' + b_hn))``, ``h = (1 - z) n + z h'`` with r, z sigmoids of
+    ``W h' + V x + b``.
+
+    Args and Raises: as ``lstm``, with one state, and w_ih (3H, I), w_hh (3H, H), gate order r, z, n.
+
+    Returns:
+        The output (T, B, D*H) and h_n (L*D, B, H).
+    """
+    y, (h_n,) = _recurrent(
+        Cell.GRU,
+        input,
+        (hx,),
+        params,
+        has_biases,
+        num_layers,
+        dropout,
+        train,
+        bidirectional,
+        batch_first,
+        batch_sizes,
+    )
+    return y, h_n
+
+
+def rnn(
+    input: Tensor,
+    hx: Tensor,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool = False,
+    *,
+    nonlinearity: str = "tanh",
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Simple (Elman, 1990) recurrent network: ``h = tanh(W h' + V x + b)``, or its positive part.
+
+    Args and Raises: as ``lstm``, with one state, and w_ih (H, I), w_hh (H, H); ``nonlinearity`` is
+    "tanh" or "relu" (ValueError otherwise).
+
+    Returns:
+        The output (T, B, D*H) and h_n (L*D, B, H).
+    """
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+    y, (h_n,) = _recurrent(
+        Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU,
+        input,
+        (hx,),
+        params,
+        has_biases,
+        num_layers,
+        dropout,
+        train,
+        bidirectional,
+        batch_first,
+        batch_sizes,
+    )
+    return y, h_n

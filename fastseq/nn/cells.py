@@ -1,0 +1,148 @@
+"""``LSTMCell``, ``GRUCell`` and ``RNNCell``: one step of a recurrence as a module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastseq import functional
+
+
+class _Cell(nn.RNNCellBase):
+    """What the three cells share: one step is a sequence of length one."""
+
+    def _params(self) -> list[Tensor]:
+        params = [self.weight_ih, self.weight_hh]
+        if self.bias:
+            assert self.bias_ih is not None and self.bias_hh is not None
+            params += [self.bias_ih, self.bias_hh]
+        return params
+
+    def _options(self) -> tuple[Any, ...]:
+        return (self._params(), self.bias, 1, 0.0, self.training, False)
+
+    def _prepare(
+        self, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Check dimensions as torch.nn's cells do; return x (1, B, I) and the states (1, B, H)."""
+        kind = type(self).__name__
+        if input.dim() not in (1, 2):
+            raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        if states is not None:
+            for name, state in zip(names, states, strict=True):
+                if state.dim() not in (1, 2):
+                    raise ValueError(
+                        f"{kind}: Expected {name} to be 1D or 2D, got {state.dim()}D instead"
+                    )
+        x = input if input.dim() == 2 else input.unsqueeze(0)
+        if x.shape[1] != self.input_size:
+            raise RuntimeError(
+                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
+            )
+        if states is None:
+            zeros = x.new_zeros(1, x.shape[0], self.hidden_size)
+            return x.unsqueeze(0), (zeros,) * len(names)
+        if input.dim() == 1:
+            states = tuple(state.unsqueeze(0) for state in states)
+        for i, state in enumerate(states):
+            if state.dim() != 2 or state.shape[0] != x.shape[0]:
+                raise RuntimeError(
+                    f"Input batch size {x.shape[0]} doesn't match hidden{i} batch size "
+                    f"{state.shape[0]}"
+                )
+            if state.shape[1] != self.hidden_size:
+                raise RuntimeError(
+                    f"hidden{i} has inconsistent hidden_size: got {state.shape[1]}, expected "
+                    f"{self.hidden_size}"
+                )
+        return x.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
+
+
+def _result(state: Tensor, input: Tensor) -> Tensor:
+    """(1, B, H) to (B, H), or (H,) for an unbatched input."""
+    state = state.squeeze(0)
+    return state if input.dim() == 2 else state.squeeze(0)
+
+
+class LSTMCell(_Cell):
+    """Drop-in for ``torch.nn.LSTMCell``.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        bias: with b_ih and b_hh.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shapes:
+        input (B, I) or (I,); hx (h, c) of (B, H) or (H,), zeros by default; returns (h', c').
+
+    Raises:
+        ValueError, RuntimeError: as ``torch.nn.LSTMCell`` does.
+
+    Example:
+        >>> h, c = fastseq.LSTMCell(28, 128)(torch.randn(64, 28))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (h', c')."""
+        x, states = self._prepare(input, hx, ("hx[0]", "hx[1]"))
+        _, h, c = functional.lstm(x, (states[0], states[1]), *self._options())
+        return _result(h, input), _result(c, input)
+
+
+class GRUCell(_Cell):
+    """Drop-in for ``torch.nn.GRUCell``: arguments and shapes as ``LSTMCell``, with one state."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Return h'."""
+        x, states = self._prepare(input, None if hx is None else (hx,), ("hidden",))
+        _, h = functional.gru(x, states[0], *self._options())
+        return _result(h, input)
+
+
+class RNNCell(_Cell):
+    """Drop-in for ``torch.nn.RNNCell``: as ``GRUCell``, with ``nonlinearity`` "tanh" or "relu"."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Return h'."""
+        if self.nonlinearity not in ("tanh", "relu"):  # nn.RNNCell finds out here, too
+            raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
+        x, states = self._prepare(input, None if hx is None else (hx,), ("hidden",))
+        _, h = functional.rnn(x, states[0], *self._options(), nonlinearity=self.nonlinearity)
+        return _result(h, input)

@@ -1,0 +1,245 @@
+"""``LSTM``, ``GRU`` and ``RNN``: torch.nn's modules on fastseq's kernels.
+
+They share constructor arguments, parameter names, initialisation, state_dict and errors with
+torch.nn. They derive from ``nn.RNNBase`` and not from ``nn.LSTM``: Dynamo breaks the graph at the
+latter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from fastseq import functional
+
+_States = tuple[Tensor, ...]
+
+
+class _Recurrent(nn.RNNBase):
+    """What the three modules share: argument handling around one functional call."""
+
+    # The words in which torch.nn's module of that name complains.
+    _input_error: str
+    _state_error = "hx should also be {0}-D but got {1}-D tensor"
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: the kernels read the parameters where they are. Kept for nn.LSTM's callers."""
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""
+        dtype = self.weight_ih_l0.dtype
+        if input.dtype != dtype and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
+            )
+        expected = 2 if batch_sizes is not None else 3
+        if input.dim() != expected:
+            raise RuntimeError(f"input must have {expected} dimensions, got {input.dim()}")
+        if self.input_size != input.size(-1):
+            raise RuntimeError(
+                "input.size(-1) must be equal to input_size. "
+                f"Expected {self.input_size}, got {input.size(-1)}"
+            )
+
+    def _params(self) -> list[Tensor]:
+        # Read at every call: a list kept from before goes stale under parametrize and pruning.
+        return [getattr(self, name) for name in self._flat_weights_names]
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        return (self.hidden_size,)
+
+    def _zeros(self, input: Tensor, batch: int) -> _States:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        return tuple(input.new_zeros(rows, batch, size) for size in self._state_sizes())
+
+    def _check_states(self, input: Tensor, states: _States, batch_sizes: Tensor | None) -> None:
+        self.check_forward_args(input, states[0], batch_sizes)
+
+    def _call(
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def _run(
+        self, input: Tensor | PackedSequence, hx: _States | None
+    ) -> tuple[Tensor | PackedSequence, _States]:
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ValueError(self._input_error.format(input.dim()))
+        batched = input.dim() == 3
+        batch_dim = 0 if self.batch_first else 1
+        if hx is not None:
+            wanted = 3 if batched else 2
+            if any(state.dim() != wanted for state in hx):
+                what = self._state_error.format(wanted, *(state.dim() for state in hx))
+                raise RuntimeError(f"For {'' if batched else 'un'}batched {wanted}-D input, {what}")
+        if not batched:
+            input = input.unsqueeze(batch_dim)
+            hx = None if hx is None else tuple(state.unsqueeze(1) for state in hx)
+        states = self._zeros(input, input.size(batch_dim)) if hx is None else hx
+        self._check_states(input, states, None)
+        output, *finals = self._call(input, states, None)
+        if not batched:
+            return output.squeeze(batch_dim), tuple(state.squeeze(1) for state in finals)
+        return output, tuple(finals)
+
+    def _run_packed(
+        self, packed: PackedSequence, hx: _States | None
+    ) -> tuple[PackedSequence, _States]:
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        if hx is None:
+            states = self._zeros(data, int(batch_sizes[0]))
+        else:
+            states = tuple(_permuted(state, sorted_indices) for state in hx)
+        self._check_states(data, states, batch_sizes)
+        output, *finals = self._call(data, states, batch_sizes)
+        return (
+            PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices),
+            tuple(_permuted(state, unsorted_indices) for state in finals),
+        )
+
+    def _options(self) -> tuple[Any, ...]:
+        return (
+            self._params(),
+            self.bias,
+            self.num_layers,
+            self.dropout,
+            self.training,
+            self.bidirectional,
+            self.batch_first,
+        )
+
+
+def _permuted(state: Tensor, order: Tensor | None) -> Tensor:
+    return state if order is None else state.index_select(1, order)
+
+
+class LSTM(_Recurrent):
+    """Drop-in for ``torch.nn.LSTM``: the same arguments, parameters, results and errors.
+
+    Args:
+        input_size: I, features of the input.
+        hidden_size: H, features of the cell state, and of the hidden state unless projected.
+        num_layers: L, layers stacked on one another.
+        bias: with b_ih and b_hh.
+        batch_first: input and output are (B, T, .) instead of (T, B, .).
+        dropout: probability of zeroing the outputs between layers in training.
+        bidirectional: D = 2, with a second direction from the end.
+        proj_size: R, size of a projected hidden state; 0 for none (R = H).
+        device: of the parameters.
+        dtype: of the parameters: float32, float64, bfloat16 or float16.
+
+    Shapes:
+        input (T, B, I), or (T, I) unbatched, or a PackedSequence; hx (h_0, c_0) of (L*D, B, R)
+        and (L*D, B, H), zeros by default; output (T, B, D*R), and (h_n, c_n) shaped like hx.
+
+    Raises:
+        ValueError, RuntimeError, TypeError: as ``torch.nn.LSTM`` does.
+
+    Example:
+        >>> lstm = fastseq.LSTM(28, 128, batch_first=True)
+        >>> output, (h_n, c_n) = lstm(torch.randn(64, 28, 28))
+        >>> output.shape
+        torch.Size([64, 28, 128])
+    """
+
+    _input_error = "LSTM: Expected input to be 2D or 3D, got {}D instead"
+    _state_error = "hx and cx should also be {0}-D but got ({1}-D, {2}-D) tensors"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("LSTM", *args, **kwargs)
+
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args
+    permute_hidden = nn.LSTM.permute_hidden
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        return (self.proj_size or self.hidden_size, self.hidden_size)
+
+    def _check_states(self, input: Tensor, states: _States, batch_sizes: Tensor | None) -> None:
+        self.check_forward_args(input, (states[0], states[1]), batch_sizes)
+
+    def _call(
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        hx = (states[0], states[1])
+        return functional.lstm(input, hx, *self._options(), batch_sizes=batch_sizes)
+
+    def forward(self, input: Any, hx: tuple[Tensor, Tensor] | None = None) -> Any:
+        """Return (output, (h_n, c_n)); shapes as in the class's description."""
+        output, states = self._run(input, hx)
+        return output, (states[0], states[1])
+
+
+class GRU(_Recurrent):
+    """Drop-in for ``torch.nn.GRU``: the same arguments, parameters, results and errors.
+
+    Args and Shapes: as ``LSTM``, without ``proj_size``, and with one state h (L*D, B, H).
+
+    Example:
+        >>> output, h_n = fastseq.GRU(28, 128)(torch.randn(28, 64, 28))
+    """
+
+    _input_error = "GRU: Expected input to be 2D or 3D, got {}D instead"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        super().__init__("GRU", *args, **kwargs)
+
+    def _call(
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        return functional.gru(input, states[0], *self._options(), batch_sizes=batch_sizes)
+
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
+        """Return (output, h_n)."""
+        output, states = self._run(input, None if hx is None else (hx,))
+        return output, states[0]
+
+
+class RNN(_Recurrent):
+    """Drop-in for ``torch.nn.RNN``: the same arguments, parameters, results and errors.
+
+    Args and Shapes: as ``GRU``, with ``nonlinearity`` "tanh" or "relu" in fourth place.
+
+    Example:
+        >>> output, h_n = fastseq.RNN(28, 128, nonlinearity="relu")(torch.randn(28, 64, 28))
+    """
+
+    _input_error = "RNN: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if len(args) > 3:
+            self.nonlinearity = args[3]
+            args = args[:3] + args[4:]
+        else:
+            self.nonlinearity = kwargs.pop("nonlinearity", "tanh")
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"Unknown nonlinearity '{self.nonlinearity}'. Select from 'tanh' or 'relu'."
+            )
+        super().__init__(f"RNN_{self.nonlinearity.upper()}", *args, **kwargs)
+
+    def _call(
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        return functional.rnn(
+            input,
+            states[0],
+            *self._options(),
+            nonlinearity=self.nonlinearity,
+            batch_sizes=batch_sizes,
+        )
+
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
+        """Return (output, h_n)."""
+        output, states = self._run(input, None if hx is None else (hx,))
+        return output, states[0]
