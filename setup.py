@@ -181,13 +181,17 @@ class CMakeBuild(build_ext):
     @staticmethod
     def run_tool(command: list[str]) -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if os.environ.get("FASTSEQ_VERBOSE") or done.returncode:
+        if os.environ.get("FASTSEQ_VERBOSE"):
             print(done.stdout, flush=True)
         if done.returncode:
+            telling = re.compile(r"error|not found|no such file|failed", re.IGNORECASE)
+            lines = [line for line in done.stdout.splitlines() if telling.search(line)]
+            print("\n".join(line[:300] for line in lines[:8]), flush=True)
             raise Stop(
-                f"'{' '.join(command[:2])}' failed; the first line above that says 'error' tells "
-                "why. fastseq needs GCC 11 or Clang 15 or newer, and for CUDA kernels a toolkit "
-                "that knows the architectures asked for (FASTSEQ_CUDA=0 builds without)."
+                f"'{' '.join(command[:2])}' failed; the lines above say why, and FASTSEQ_VERBOSE=1 "
+                "prints all of them. fastseq needs GCC 11 or Clang 15 or newer, and for CUDA "
+                "kernels a toolkit that knows the architectures asked for (FASTSEQ_CUDA=0 builds "
+                "without them)."
             )
 
 

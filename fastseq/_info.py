@@ -35,7 +35,7 @@ def info() -> dict[str, str]:
         "CPU capability": f"{_C.cpu_capability()} (available: {', '.join(_C.cpu_capabilities())})",
         "threads": str(torch.get_num_threads()),
         "CUDA kernels": _library.cuda_status,
-        "CUDA architectures": built["cuda_architectures"].replace(";", ", ") or "none",
+        "CUDA architectures": built["cuda_architectures"].replace(" ", ", ") or "none",
         "GPUs": ", ".join(devices) or "none",
     }
 

@@ -99,7 +99,7 @@ def rows(
 ) -> None:
     """Classify handwritten digits from the sequence of their rows."""
     try:
-        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
 
         from fastseq.training.rows import RowsConfig, RowsRun
 

@@ -89,7 +89,9 @@ class DigitImages(LightningDataModule):
         # Without a trainer (in a notebook) there is one process.
         if self.trainer is not None:
             world, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = DistributedSampler(train, num_replicas=world, rank=rank, seed=self.seed)
+        sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(
+            train, num_replicas=world, rank=rank, seed=self.seed
+        )
         return DataLoader(train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

@@ -32,7 +32,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
         raise ValueError(f"share is {share}, expected 0 < share < 1; pass for example 0.2")
     generator = torch.Generator().manual_seed(seed)
     first, second = [], []
-    for label in labels.unique():
+    for label in torch.unique(labels):
         positions = (labels == label).nonzero().squeeze(1)
         positions = positions[torch.randperm(len(positions), generator=generator)]
         cut = round(len(positions) * share)

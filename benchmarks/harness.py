@@ -1,0 +1,233 @@
+"""The harness that every benchmark shares: providers timed in turn, and the rows that come of it.
+
+One process times all providers of a case in rounds, A B C A B C ..., so that whatever else the
+machine does falls on each of them alike. A row carries median, 20th and 80th percentile of single
+calls, beside device, torch version, commit, threads, dtype, shape, mode and provider.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from rows import Row
+from torch import Tensor
+
+RESULTS = Path(__file__).parent / "results"
+
+MIN_ROUNDS = 5
+MAX_ROUNDS = 200
+# One turn of a provider: calls of this many seconds that are not timed, then timed ones.
+WARM_SECONDS = 0.001
+TURN_SECONDS = 0.004
+# Idle threads of a thread pool spin for some milliseconds before they sleep, and would take a core
+# from the next provider. Calls beyond LONG_SECONDS need neither the pause nor the untimed call.
+PAUSE_SECONDS = 0.01
+LONG_SECONDS = 0.02
+
+# Relative error (Frobenius norm) below which two providers compute the same thing.
+TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.bfloat16: 5e-2,
+    torch.float16: 1e-2,
+}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to compute a case.
+
+    Attributes:
+        name: ``torch.nn``, ``fastseq``, ...
+        call: does the work once and returns its results, in the same order for every provider.
+        capability: the instruction set it uses, as it reports it; empty if it does not.
+        view: makes the results comparable with the other providers'; not timed.
+    """
+
+    name: str
+    call: Callable[[], Sequence[Tensor]]
+    capability: str = ""
+    view: Callable[[Sequence[Tensor]], Sequence[Tensor]] = tuple
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one provider's calls."""
+
+    provider: Provider
+    rounds: int
+    samples: tuple[float, ...]
+
+    def quantile(self, q: float) -> float:
+        """A quantile of the calls, in ms, interpolated."""
+        return float(torch.tensor(self.samples, dtype=torch.float64).quantile(q))
+
+
+def measure(
+    providers: Sequence[Provider], device: torch.device, dtype: torch.dtype, seconds: float
+) -> list[Timing]:
+    """Check that the providers agree, then time them in turn.
+
+    Args:
+        providers: the first is the one that the others must agree with.
+        device: CUDA calls are timed by events on the current stream.
+        dtype: chooses the tolerance of the comparison.
+        seconds: rounds go on for so long, at least ``MIN_ROUNDS`` of them.
+
+    Raises:
+        RuntimeError: a provider's results differ from the first provider's.
+    """
+    expected = providers[0].view(providers[0].call())
+    for provider in providers[1:]:
+        _agree(provider.name, provider.view(provider.call()), expected, TOLERANCE[dtype])
+    del expected
+    clock = _cuda_call if device.type == "cuda" else _cpu_call
+    last = [clock(provider.call) for provider in providers]
+    samples: list[list[float]] = [[] for _ in providers]
+    rounds = 0
+    gc.collect()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() < end):
+            for i, provider in enumerate(providers):
+                # The provider before this one may have threads that still spin.
+                if last[i] < LONG_SECONDS:
+                    time.sleep(PAUSE_SECONDS)
+                    _repeat(clock, provider.call, WARM_SECONDS)
+                turn = _repeat(clock, provider.call, TURN_SECONDS)
+                last[i] = turn[-1]
+                samples[i] += turn
+            rounds += 1
+    finally:
+        gc.enable()
+    return [
+        Timing(provider, rounds, tuple(1e3 * sample for sample in times))
+        for provider, times in zip(providers, samples, strict=True)
+    ]
+
+
+def _repeat(
+    clock: Callable[[Callable[[], object]], float], call: Callable[[], object], seconds: float
+) -> list[float]:
+    """Time single calls until they add up to so many seconds; at least one."""
+    times = [clock(call)]
+    while sum(times) < seconds:
+        times.append(clock(call))
+    return times
+
+
+def _cpu_call(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _cuda_call(call: Callable[[], object]) -> float:
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) * 1e-3
+
+
+def _agree(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    for i, (result, wanted) in enumerate(zip(got, expected, strict=True)):
+        if result.shape != wanted.shape:
+            raise RuntimeError(
+                f"{name}: result {i} is {tuple(result.shape)}, expected {tuple(wanted.shape)}"
+            )
+        difference = (result.detach().double() - wanted.detach().double()).norm()
+        error = float(difference / wanted.detach().double().norm().clamp_min(1e-30))
+        if not error <= tolerance:  # also true of nan
+            raise RuntimeError(
+                f"{name}: result {i} is off by {error:.2e} of its norm, allowed {tolerance:.0e}"
+            )
+
+
+def run_columns(device: torch.device) -> Row:
+    """The columns that all rows of a run share, but for the number of threads."""
+    cuda = device.type == "cuda"
+    return {
+        "run": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "cpu": cpu_model(),
+        "gpu": torch.cuda.get_device_name(device) if cuda else "",
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with "+dirty" if anything but results differs from it."""
+    try:
+        name = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name + ("+dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        # Reading must not take the index's lock from someone who is committing.
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+    ).stdout.strip()
+
+
+def cpu_model() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    try:
+        for text in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = text.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def make_rows(
+    run: Row, threads: int, case: Row, shape: dict[str, int], timings: Sequence[Timing]
+) -> list[Row]:
+    """The CSV rows of one case.
+
+    Args:
+        run: of ``run_columns``.
+        threads: that every provider was given.
+        case: op, dtype, mode, layout.
+        shape: names and sizes.
+        timings: of ``measure``.
+    """
+    return [
+        {
+            **run,
+            "threads": str(threads),
+            **case,
+            **{name: str(size) for name, size in shape.items()},
+            "provider": timing.provider.name,
+            "capability": timing.provider.capability,
+            "rounds": str(timing.rounds),
+            "calls": str(len(timing.samples)),
+            "median_ms": f"{timing.quantile(0.5):.5g}",
+            "p20_ms": f"{timing.quantile(0.2):.5g}",
+            "p80_ms": f"{timing.quantile(0.8):.5g}",
+        }
+        for timing in timings
+    ]

@@ -1,0 +1,183 @@
+"""Strided inputs, states and gradients; the layout of the outputs; special numbers; 16 bits."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from recurrence_cases import (
+    KINDS,
+    assert_close,
+    assert_equal,
+    call,
+    leaves,
+    numbers,
+    packed,
+    states,
+    twins,
+)
+from torch import Tensor
+
+from fastseq import LSTM
+
+LAYOUTS = {
+    "transposed": lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
+    "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+    "expanded": lambda t: t[:, :1].expand_as(t),
+    "inside a wider tensor": lambda t: torch.cat([t, t, t], -1)[
+        ..., t.shape[-1] : 2 * t.shape[-1]
+    ],
+    "offset": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t),
+    "one number for all": lambda t: t.flatten()[0].expand_as(t),
+}
+each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@each_layout
+def test_strided_arguments_and_gradients(kind: str, batch_first: bool, layout: Any) -> None:
+    options = {"proj_size": 4} if kind == "LSTM" else {}
+    ours, native = twins(
+        kind, 7, 9, num_layers=2, bidirectional=True, batch_first=batch_first, **options
+    )
+    x = layout(numbers(5, 6, 7))
+    hx = [layout(s) for s in leaves(states(native, 5 if batch_first else 6))]
+    args = (x, tuple(hx) if kind == "LSTM" else hx[0])
+    shapes = [o.shape for o in leaves(native(*args))]
+    grads = [layout(numbers(*shape, seed=30 + i)) for i, shape in enumerate(shapes)]
+    plain = (x.clone(), tuple(h.clone() for h in hx) if kind == "LSTM" else hx[0].clone())
+    mine = call(ours, *args, grads=grads)
+    assert_close(mine, call(native, *args, grads=grads), 2e-5)
+    assert_equal(mine, call(ours, *plain, grads=[g.contiguous() for g in grads]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@each_layout
+def test_strided_packed_rows(kind: str, layout: Any) -> None:
+    ours, native = twins(kind, 7, 9)
+    x = packed([4, 3, 1], 7)
+    x = x._replace(data=layout(x.data))
+    assert_close(call(ours, x), call(native, x), 2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@each_layout
+def test_strided_parameters(kind: str, layout: Any) -> None:
+    ours, native = twins(kind, 7, 9)
+    for module in (ours, native):
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            strided = layout(getattr(module, name).detach())
+            setattr(module, name, torch.nn.Parameter(strided))
+    assert_close(call(ours, numbers(5, 6, 7)), call(native, numbers(5, 6, 7)), 2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 7), (1, 6, 7), (5, 1, 7)], ids=str)
+@pytest.mark.parametrize("grad", [False, True], ids=["no_grad", "grad"])
+def test_output_layout(
+    kind: str, batch_first: bool, options: dict[str, Any], shape: tuple[int, ...], grad: bool
+) -> None:
+    # float64 keeps oneDNN out, whose outputs' layout is its own.
+    ours, native = twins(kind, 7, 9, batch_first=batch_first, dtype=torch.float64, **options)
+    x = numbers(*shape, dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        for mine, theirs in zip(leaves(ours(x)), leaves(native(x)), strict=True):
+            assert mine.shape == theirs.shape
+            assert mine.stride() == theirs.stride()
+
+
+def error(values: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    return {n: (values[n].double() - exact[n]).square().mean().sqrt().item() for n in exact}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("LSTM", {"num_layers": 2, "bidirectional": True}),
+        ("LSTM", {"proj_size": 5}),
+        ("GRU", {"num_layers": 2, "bidirectional": True}),
+        ("RNN", {}),
+        ("RNN", {"nonlinearity": "relu"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ragged", [False, True], ids=["padded", "packed"])
+def test_16_bits_at_least_as_exact_as_torch(
+    dtype: torch.dtype, kind: str, options: dict[str, Any], ragged: bool
+) -> None:
+    ours, native = twins(kind, 16, 24, dtype=dtype, **options)
+    exact_module = twins(kind, 16, 24, **options)[1].double()
+    exact_module.load_state_dict(native.state_dict())
+    lengths = [12, 10, 9, 7, 4, 4, 2, 1]
+    x: Any = packed(lengths, 16, dtype) if ragged else numbers(12, 8, 16, dtype=dtype)
+    hx = states(native, 8)
+    exact_x = x._replace(data=x.data.double()) if ragged else x.double()
+    exact_hx = tuple(h.double() for h in hx) if isinstance(hx, tuple) else hx.double()
+    exact = call(exact_module, exact_x, exact_hx)
+    grads = [
+        numbers(*v.shape, seed=20 + i, dtype=dtype)
+        for i, v in enumerate(v for n, v in exact.items() if n.startswith("output"))
+    ]
+    exact = call(exact_module, exact_x, exact_hx, grads=[g.double() for g in grads])
+    mine, theirs = call(ours, x, hx, grads=grads), call(native, x, hx, grads=grads)
+    assert all(v.dtype == dtype for v in mine.values())
+    ours_off, native_off = error(mine, exact), error(theirs, exact)
+    for name in exact:
+        size = exact[name].square().mean().sqrt().item()
+        rounding = torch.finfo(dtype).eps * size
+        assert ours_off[name] <= 1.25 * native_off[name] + 0.5 * rounding, name
+
+
+def test_16_bit_cell_states_keep_32_bits_between_steps() -> None:
+    # Adds 2**-10 a step to c = 1: lost in bfloat16, kept in float32.
+    lstm = LSTM(1, 1, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for p in lstm.parameters():
+            p.zero_()
+        lstm.bias_ih_l0.copy_(torch.tensor([20.0, 20.0, 2.0**-10, 20.0]))
+    hx = (torch.zeros(1, 1, 1).bfloat16(), torch.ones(1, 1, 1).bfloat16())
+    _, (_, c) = lstm(torch.zeros(256, 1, 1).bfloat16(), hx)
+    assert c.item() == pytest.approx(1.25, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [1e4, -1e4, 1e30, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("place", ["input", "hx"])
+def test_special_numbers(kind: str, value: float, dtype: torch.dtype, place: str) -> None:
+    ours, native = twins(kind, 7, 9, dtype=dtype)
+    x, hx = numbers(5, 4, 7, dtype=dtype), states(native, 4)
+    (x[2] if place == "input" else leaves(hx)[0][0])[1, 3] = value
+    with torch.no_grad():
+        mine, theirs = leaves(ours(x, hx)), leaves(native(x, hx))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+    whole = leaves(ours(x, hx))[0]
+    other = [0, 2, 3]  # rows of the batch that never saw it
+    assert whole[:, other].isfinite().all()
+    assert_close(call(ours, x, hx), call(native, x, hx), 2e-5, nan=True)
+
+
+@pytest.mark.parametrize("value", [3e3, 1e30, math.inf, math.nan])
+def test_special_numbers_in_relu(value: float) -> None:
+    ours, native = twins("RNN", 7, 9, nonlinearity="relu")
+    x = numbers(3, 4, 7)
+    x[1, 1, 3] = value
+    assert_close(call(ours, x), call(native, x), 2e-5, nan=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saturated_gates_are_finite(kind: str) -> None:
+    ours, native = twins(kind, 4, 40)
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), native.parameters(), strict=True):
+            a.mul_(200)
+            b.mul_(200)
+    x = 50 * numbers(6, 3, 4)
+    mine = call(ours, x)
+    assert all(v.isfinite().all() for v in mine.values())
+    assert_close({"output 0": mine["output 0"]}, {"output 0": call(native, x)["output 0"]}, 1e-3)
