@@ -19,6 +19,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -81,11 +82,12 @@ def build_requirements() -> list[str]:
 
 
 def nvcc_path() -> str | None:
-    """The CUDA compiler: named by CUDACXX or CUDA_HOME, on PATH, or where CUDA installs itself."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    names = [os.environ.get("CUDACXX"), f"{home}/bin/nvcc" if home else None, "nvcc"]
-    names.append("/usr/local/cuda/bin/nvcc")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    """The CUDA compiler: CUDACXX, else that of CUDA_HOME, else on PATH or where CUDA installs."""
+    if named := os.environ.get("CUDACXX"):
+        return shutil.which(named)
+    if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return shutil.which(f"{home}/bin/nvcc")
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 def want_cuda(torch_cuda: str | None) -> str | None:
@@ -163,13 +165,12 @@ class CMakeBuild(build_ext):
 
     @staticmethod
     def check_tools() -> None:
-        compiler = os.environ.get("CXX", "").split()
-        if not (shutil.which(compiler[0]) if compiler else shutil.which("c++") or shutil.which("g++")):
-            name = compiler[0] if compiler else "c++ or g++"
+        names = os.environ.get("CXX", "").split()[:1] or ["c++", "g++"]
+        if not any(shutil.which(name) for name in names):
             raise Stop(
-                f"building needs a C++ compiler, and {name} was not found. Install one (Debian, "
-                "Ubuntu: apt install g++; Fedora: dnf install gcc-c++; conda: conda install "
-                "gxx_linux-64), or set CXX to yours."
+                f"building needs a C++ compiler, and {' or '.join(names)} was not found. Install "
+                "one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; conda: conda "
+                "install gxx_linux-64), or set CXX to yours."
             )
         for tool in ("cmake", "ninja"):
             if not shutil.which(tool):
@@ -194,6 +195,12 @@ class CMakeBuild(build_ext):
                 "without them)."
             )
 
+
+if int(setuptools.__version__.split(".")[0]) < 77:
+    raise Stop(
+        f"building needs setuptools 77 or newer, and this is {setuptools.__version__}. Leave out "
+        "--no-build-isolation, or run 'pip install \"setuptools>=77\" cmake ninja pybind11' first."
+    )
 
 setup(
     ext_modules=[Extension("fastseq._C", sources=[])],

@@ -66,9 +66,7 @@ def explain(module: nn.RNNBase, input: Tensor) -> str:
     if input.is_cuda:
         return f"{module.mode} {shape}: CUDA step kernels, one product and one cell kernel a step."
     threads = torch.get_num_threads()
-    plan = _C.plan_recurrence(
-        _CELLS[module.mode], steps, batch, module.hidden_size, state, threads
-    )
+    plan = _C.plan_recurrence(_CELLS[module.mode], steps, batch, module.hidden_size, state, threads)
     slices = plan["slices"]
     why = (
         f"{slices} slices of the batch, each with its own time loop"

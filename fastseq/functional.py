@@ -206,7 +206,7 @@ def gru(
     ``n = tanh(V_n x + b_in + r (W_n h' + b_hn))``, ``h = (1 - z) n + z h'`` with r, z sigmoids of
     ``W h' + V x + b``.
 
-    Args and Raises: as ``lstm``, with one state, and w_ih (3H, I), w_hh (3H, H), gate order r, z, n.
+    Args and Raises: as ``lstm``, with one state, w_ih (3H, I), w_hh (3H, H), gate order r, z, n.
 
     Returns:
         The output (T, B, D*H) and h_n (L*D, B, H).

@@ -8,7 +8,7 @@ unit, ``N`` rows of all steps of a packed batch.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,8 +82,9 @@ def recurrence(
         save: keep what backward needs.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit together.
+        RuntimeError: shapes, dtypes or devices do not fit together, or a gradient would be lost.
     """
+    _refuse_gradients(pre, h0, c0, weight_hh, bias_hn, weight_hr)
     return Forward(
         *torch.ops.fastseq.recurrence(
             pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, int(cell), reverse, save
@@ -109,6 +110,9 @@ def recurrence_backward(
     reverse: bool,
 ) -> Backward:
     """Run the time loop of back-propagation through time; arguments as forward returned them."""
+    _refuse_gradients(
+        grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0, weight_hh
+    )
     return Backward(
         *torch.ops.fastseq.recurrence_backward(
             grad_y,
@@ -128,6 +132,14 @@ def recurrence_backward(
             reverse,
         )
     )
+
+
+def _refuse_gradients(*tensors: Tensor | None) -> None:
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        raise RuntimeError(
+            "fastseq.ops has no gradients, and an argument requires one. Use fastseq.functional "
+            "or fastseq.autograd, or call this under torch.no_grad()."
+        )
 
 
 def _rows(like: Tensor, width: int) -> list[int]:
@@ -156,7 +168,7 @@ def _recurrence_fake(
     batch, state = h0.shape
     lstm = kind == Cell.LSTM
     return (
-        pre.new_empty(_rows(pre, cast(int, state))),
+        pre.new_empty(_rows(pre, state)),
         pre.new_empty([batch, state]),
         pre.new_empty([batch, hidden] if lstm else [0]),
         pre.new_empty(_rows(pre, kind.cached * hidden) if save and kind.cached else [0]),
@@ -189,7 +201,7 @@ def _recurrence_backward_fake(
     if kind == Cell.GRU:
         aux = _rows(y, hidden)
     if weight_hr is not None:
-        aux = _rows(y, cast(int, state))
+        aux = _rows(y, state)
     return (
         y.new_empty(_rows(y, kind.gates * hidden)),
         y.new_empty(aux),

@@ -24,9 +24,7 @@ LAYOUTS = {
     "transposed": lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
     "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
     "expanded": lambda t: t[:, :1].expand_as(t),
-    "inside a wider tensor": lambda t: torch.cat([t, t, t], -1)[
-        ..., t.shape[-1] : 2 * t.shape[-1]
-    ],
+    "inside a wider tensor": lambda t: torch.cat([t, t, t], -1)[..., t.shape[-1] : 2 * t.shape[-1]],
     "offset": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t),
     "one number for all": lambda t: t.flatten()[0].expand_as(t),
 }

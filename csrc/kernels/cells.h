@@ -1,7 +1,8 @@
 // Forward and backward of ONE unit at ONE step of each recurrent cell, for host and device.
 //
 // V is a number: float or double on a GPU, a vector of them on a CPU; M has the functions of such
-// numbers (sigmoid, tanh, relu, relu_gradient). The formulas are those of torch.nn (gate order included):
+// numbers (sigmoid, tanh, relu, relu_gradient). The formulas are those of torch.nn (gate order
+// included):
 //   LSTM  i, f, o = sigmoid(.), g = tanh(.)   c = f c' + i g         h = o tanh(c)
 //   GRU   r, z = sigmoid(.)                   n = tanh(x_n + r q)    h = (1 - z) n + z h'
 //   RNN                                       h = tanh(.) or max(., 0)

@@ -71,19 +71,19 @@ struct Sequence {
 struct RecurrenceForward {
   Cell cell;
   Sequence seq;
-  int64_t hidden;            // H
-  int64_t state;             // R
-  const void* pre;           // S [N, G*H]  input side of the pre-activations, biases included
-  const void* h0;            // S [B, R]
-  const void* c0;            // S [B, H]    LSTM only
-  const void* weight_hh;     // S [G*H, R]
-  const void* bias_hn;       // S [H]       GRU only, may be null
-  const void* weight_hr;     // S [R, H]    LSTM with projection, else null
-  void* y;                   // S [N, R]
-  void* h_n;                 // S [B, R]
-  void* c_n;                 // S [B, H]    LSTM only
-  void* gates;               // S [N, C*H]  null when nothing is to be saved
-  void* cells;               // A [N, H]    LSTM only, null when nothing is to be saved
+  int64_t hidden;         // H
+  int64_t state;          // R
+  const void* pre;        // S [N, G*H]  input side of the pre-activations, biases included
+  const void* h0;         // S [B, R]
+  const void* c0;         // S [B, H]    LSTM only
+  const void* weight_hh;  // S [G*H, R]
+  const void* bias_hn;    // S [H]       GRU only, may be null
+  const void* weight_hr;  // S [R, H]    LSTM with projection, else null
+  void* y;                // S [N, R]
+  void* h_n;              // S [B, R]
+  void* c_n;              // S [B, H]    LSTM only
+  void* gates;            // S [N, C*H]  null when nothing is to be saved
+  void* cells;            // A [N, H]    LSTM only, null when nothing is to be saved
 };
 
 struct RecurrenceBackward {
@@ -91,23 +91,23 @@ struct RecurrenceBackward {
   Sequence seq;
   int64_t hidden;
   int64_t state;
-  const void* grad_y;        // S [N, R]    may be null, like every incoming gradient
-  const void* grad_h_n;      // S [B, R]
-  const void* grad_c_n;      // S [B, H]
-  const void* grad_gates;    // S [N, C*H]
-  const void* grad_cells;    // A [N, H]
-  const void* y;             // S [N, R]
-  const void* gates;         // S [N, C*H]
-  const void* cells;         // A [N, H]
-  const void* h0;            // S [B, R]
-  const void* c0;            // S [B, H]
-  const void* weight_hh;     // S [G*H, R]
-  const void* weight_hr;     // S [R, H]
-  void* grad_pre;            // S [N, G*H]
-  void* grad_aux;            // S           GRU: [N, H] gradient of q = W_hn h + b_hn
-                             //             projection: [N, R] gradient of h; else null
-  void* grad_h0;             // S [B, R]
-  void* grad_c0;             // S [B, H]
+  const void* grad_y;      // S [N, R]    may be null, like every incoming gradient
+  const void* grad_h_n;    // S [B, R]
+  const void* grad_c_n;    // S [B, H]
+  const void* grad_gates;  // S [N, C*H]
+  const void* grad_cells;  // A [N, H]
+  const void* y;           // S [N, R]
+  const void* gates;       // S [N, C*H]
+  const void* cells;       // A [N, H]
+  const void* h0;          // S [B, R]
+  const void* c0;          // S [B, H]
+  const void* weight_hh;   // S [G*H, R]
+  const void* weight_hr;   // S [R, H]
+  void* grad_pre;          // S [N, G*H]
+  void* grad_aux;          // S           GRU: [N, H] gradient of q = W_hn h + b_hn
+                           //             projection: [N, R] gradient of h; else null
+  void* grad_h0;           // S [B, R]
+  void* grad_c0;           // S [B, H]
 };
 
 }  // namespace fastseq

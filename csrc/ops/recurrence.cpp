@@ -1,8 +1,8 @@
 // The recurrence on the CPU: pack the weights once, then run slices of the batch side by side.
-#include "recurrence_checks.h"
+#include "../kernels/cpu/recurrence.h"
 
 #include "../kernels/cpu/plan.h"
-#include "../kernels/cpu/recurrence.h"
+#include "recurrence_checks.h"
 
 namespace fastseq::ops {
 namespace {

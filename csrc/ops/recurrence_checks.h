@@ -88,17 +88,20 @@ struct Steps {
       seq.steps = rows.size(0);
       return;
     }
-    STD_TORCH_CHECK(sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
-                    "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
+    STD_TORCH_CHECK(
+        sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
+        "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
     const Tensor own = dense(*sizes);
     const int64_t* const p = own.const_data_ptr<int64_t>();
     batch_sizes.assign(p, p + own.numel());
     offsets.push_back(0);
     int64_t before = batch;
     for (const int64_t n : batch_sizes) {
-      STD_TORCH_CHECK(n > 0 && n <= before,
-                      "fastseq::recurrence: batch_sizes should be positive, not increase, and start "
-                      "at the batch size ", batch, " or below; got ", n, " after ", before);
+      STD_TORCH_CHECK(
+          n > 0 && n <= before,
+          "fastseq::recurrence: batch_sizes should be positive, not increase, and start "
+          "at the batch size ",
+          batch, " or below; got ", n, " after ", before);
       before = n;
       offsets.push_back(offsets.back() + n);
     }
@@ -118,8 +121,10 @@ struct Steps {
 };
 
 inline Cell checked_cell(int64_t code) {
-  STD_TORCH_CHECK(code >= 0 && code <= 3, "fastseq::recurrence: cell should be 0 (LSTM), 1 (GRU), "
-                  "2 (tanh RNN) or 3 (ReLU RNN), got ", code);
+  STD_TORCH_CHECK(code >= 0 && code <= 3,
+                  "fastseq::recurrence: cell should be 0 (LSTM), 1 (GRU), "
+                  "2 (tanh RNN) or 3 (ReLU RNN), got ",
+                  code);
   return static_cast<Cell>(code);
 }
 
@@ -193,12 +198,22 @@ struct ForwardCall {
     y = new_tensor(pre, steps.shape(R));
     h_n = new_tensor(pre, {B, R});
     c_n = new_tensor(pre, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
-    gates = new_tensor(pre, save && sizes.cached ? steps.shape(sizes.cached * H)
-                                                 : std::vector<int64_t>{0});
+    gates = new_tensor(
+        pre, save && sizes.cached ? steps.shape(sizes.cached * H) : std::vector<int64_t>{0});
     cells = new_tensor(pre, save && lstm ? steps.shape(H) : std::vector<int64_t>{0}, sum_type(pre));
-    args = {cell, steps.seq, H, R, pre.const_data_ptr(), h0.const_data_ptr(), pointer(c0),
-            weight_hh.const_data_ptr(), pointer(bias_hn), pointer(weight_hr),
-            y.mutable_data_ptr(), h_n.mutable_data_ptr(), lstm ? c_n.mutable_data_ptr() : nullptr,
+    args = {cell,
+            steps.seq,
+            H,
+            R,
+            pre.const_data_ptr(),
+            h0.const_data_ptr(),
+            pointer(c0),
+            weight_hh.const_data_ptr(),
+            pointer(bias_hn),
+            pointer(weight_hr),
+            y.mutable_data_ptr(),
+            h_n.mutable_data_ptr(),
+            lstm ? c_n.mutable_data_ptr() : nullptr,
             save && sizes.cached ? gates.mutable_data_ptr() : nullptr,
             save && lstm ? cells.mutable_data_ptr() : nullptr};
   }
@@ -256,11 +271,26 @@ struct BackwardCall {
     grad_aux = new_tensor(y, aux);
     grad_h0 = new_tensor(y, {B, R});
     grad_c0 = new_tensor(y, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
-    args = {cell, steps.seq, H, R, pointer(grad_y), pointer(grad_h_n), pointer(grad_c_n),
-            pointer(grad_gates), pointer(grad_cells), y.const_data_ptr(), gates.const_data_ptr(),
-            cells.const_data_ptr(), h0.const_data_ptr(), pointer(c0), weight_hh.const_data_ptr(),
-            pointer(weight_hr), grad_pre.mutable_data_ptr(), grad_aux.mutable_data_ptr(),
-            grad_h0.mutable_data_ptr(), lstm ? grad_c0.mutable_data_ptr() : nullptr};
+    args = {cell,
+            steps.seq,
+            H,
+            R,
+            pointer(grad_y),
+            pointer(grad_h_n),
+            pointer(grad_c_n),
+            pointer(grad_gates),
+            pointer(grad_cells),
+            y.const_data_ptr(),
+            gates.const_data_ptr(),
+            cells.const_data_ptr(),
+            h0.const_data_ptr(),
+            pointer(c0),
+            weight_hh.const_data_ptr(),
+            pointer(weight_hr),
+            grad_pre.mutable_data_ptr(),
+            grad_aux.mutable_data_ptr(),
+            grad_h0.mutable_data_ptr(),
+            lstm ? grad_c0.mutable_data_ptr() : nullptr};
   }
 
   BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }

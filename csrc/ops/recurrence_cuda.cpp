@@ -3,11 +3,10 @@
 //
 // Built with FASTSEQ_SIMT it registers the same code as CPU ops of the library fastseq_simt, over
 // kernels compiled for the host: python_tests/simt runs it where there is no GPU.
-#include "recurrence_checks.h"
-
 #include <array>
 
 #include "../kernels/cuda/recurrence.h"
+#include "recurrence_checks.h"
 #include "recurrence_schema.h"
 
 namespace fastseq::ops {

@@ -44,7 +44,7 @@ def _previous_states(y: Tensor, h0: Tensor, batch_sizes: Tensor, reverse: bool) 
 def _weight_gradient(
     grads: list[Tensor], y: Tensor, h0: Tensor, batch_sizes: Tensor | None, reverse: bool
 ) -> Tensor:
-    """Sum over all rows of gate gradient times previous state; ``grads`` cover the gates in order."""
+    """Sum over all rows of gate gradient times previous state; ``grads`` hold the gates in order."""
     if batch_sizes is not None:
         previous = _previous_states(y, h0, batch_sizes, reverse)
         parts = [g.t() @ previous for g in grads]
@@ -131,7 +131,9 @@ class Recurrence(torch.autograd.Function):
         if ctx.needs_input_grad[4]:
             grad_b = _rows(grad_aux).sum(0)
         if ctx.needs_input_grad[5]:
-            output = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # before the projection
+            output = gates[..., 3 * hidden :] * cells.tanh().to(
+                gates.dtype
+            )  # before the projection
             grad_r = _rows(grad_aux).t() @ _rows(output)
         if c0 is None:
             grad_c0 = None
@@ -168,8 +170,9 @@ class RecurrenceBackward(torch.autograd.Function):
             for t in inputs:
                 if t is not None and not t.requires_grad:
                     t.requires_grad_()
-            used = [s if t is None else t for s, t in zip(saved, inputs, strict=True)]
-            outputs = reference.recurrence_backward(*used, ctx.cell, ctx.reverse)
+            used: list[Any] = [s if t is None else t for s, t in zip(saved, inputs, strict=True)]
+            used += [ctx.cell, ctx.reverse]
+            outputs = reference.recurrence_backward(*used)
             pairs = [
                 (o, g)
                 for o, g in zip(outputs, grads, strict=True)

@@ -15,7 +15,6 @@ class _Cell(nn.RNNCellBase):
     def _params(self) -> list[Tensor]:
         params = [self.weight_ih, self.weight_hh]
         if self.bias:
-            assert self.bias_ih is not None and self.bias_hh is not None
             params += [self.bias_ih, self.bias_hh]
         return params
 

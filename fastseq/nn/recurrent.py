@@ -26,7 +26,7 @@ class _Recurrent(nn.RNNBase):
     _state_error = "hx should also be {0}-D but got {1}-D tensor"
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the kernels read the parameters where they are. Kept for nn.LSTM's callers."""
+        """Do nothing: the kernels read parameters where they are. Kept for nn.LSTM's callers."""
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""
@@ -155,14 +155,14 @@ class LSTM(_Recurrent):
         super().__init__("LSTM", *args, **kwargs)
 
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
-    check_forward_args = nn.LSTM.check_forward_args
-    permute_hidden = nn.LSTM.permute_hidden
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
+    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
     def _state_sizes(self) -> tuple[int, ...]:
         return (self.proj_size or self.hidden_size, self.hidden_size)
 
     def _check_states(self, input: Tensor, states: _States, batch_sizes: Tensor | None) -> None:
-        self.check_forward_args(input, (states[0], states[1]), batch_sizes)
+        self.check_forward_args(input, (states[0], states[1]), batch_sizes)  # type: ignore[misc]
 
     def _call(
         self, input: Tensor, states: _States, batch_sizes: Tensor | None

@@ -80,7 +80,11 @@ def test_forward_and_backward_equal_the_cpu_op(
     _, h0, c0, weight_hh, _, weight_hr = arguments
     y, h_n, c_n, gates, cells = expected
     grads = [torch.randn_like(t) if t.numel() else None for t in (y, h_n, c_n, gates, cells)]
-    for given in (grads, [grads[0], None, None, None, None], [None, grads[1], grads[2], None, None]):
+    for given in (
+        grads,
+        [grads[0], None, None, None, None],
+        [None, grads[1], grads[2], None, None],
+    ):
         call = (*given, y, gates, cells, h0, c0, weight_hh, weight_hr, *tail)
         expected_back = torch.ops.fastseq.recurrence_backward(*call)
         got_back = torch.ops.fastseq_simt.recurrence_backward(*call)

@@ -14,7 +14,8 @@ constexpr const char* kCapabilityNames[kCapabilities] = {"baseline", "avx2", "av
 bool capability_available(Capability capability);
 
 // The kernels in use. Read from the environment once, at the first call; an unknown or unavailable
-// name falls back to the best available one (the Python side has refused it with a sentence by then).
+// name falls back to the best available one (the Python side has refused it with a sentence by
+// then).
 Capability capability();
 
 }  // namespace fastseq

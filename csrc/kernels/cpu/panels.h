@@ -115,7 +115,8 @@ __attribute__((noinline)) void tile_product(const A* state, int64_t stride, cons
 
 // The most rows whose sums, one row of weights and one broadcast fit in the registers.
 template <int kWide>
-constexpr int kMostRows = (kRegisters - kWide - 2) / kWide < 8 ? (kRegisters - kWide - 2) / kWide : 8;
+constexpr int kMostRows =
+    (kRegisters - kWide - 2) / kWide < 8 ? (kRegisters - kWide - 2) / kWide : 8;
 
 template <class A, int kWide, int kRows = kMostRows<kWide>>
 FASTSEQ_INLINE void product_of(int64_t rows, const A* state, int64_t stride, const A* panel,

@@ -8,9 +8,9 @@ namespace fastseq {
 
 struct RecurrenceShape {
   Cell cell;
-  int64_t hidden;   // H
-  int64_t state;    // R
-  bool projected;   // weight_hr is given
+  int64_t hidden;  // H
+  int64_t state;   // R
+  bool projected;  // weight_hr is given
 };
 
 // One instruction set's kernels for one dtype.

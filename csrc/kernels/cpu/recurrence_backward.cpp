@@ -93,9 +93,8 @@ struct BackwardSlice {
     if constexpr (C::kHasCellState) {
       const A* const cells = static_cast<const A*>(a.cells);
       c = load_n<A>(cells + p.at * H + u, n);
-      c_prev = p.previous < 0
-                   ? load_n<A>(static_cast<const S*>(a.c0) + (first + row) * H + u, n)
-                   : load_n<A>(cells + p.previous * H + u, n);
+      c_prev = p.previous < 0 ? load_n<A>(static_cast<const S*>(a.c0) + (first + row) * H + u, n)
+                              : load_n<A>(cells + p.previous * H + u, n);
       dc = load<A>(buf.cell + row * buf.m_stride + u);
       if (a.grad_cells) {
         dc += load_n<A>(static_cast<const A*>(a.grad_cells) + p.at * H + u, n);
@@ -117,8 +116,8 @@ struct BackwardSlice {
 
   void step(int64_t t, int64_t active, const A* packed_hh, const A* packed_hr) {
     const RecurrenceShape shape = shape_of(a);
-    const auto run_state = [&](int64_t panel, int64_t row, const A* tile)
-                               __attribute__((always_inline)) {
+    const auto run_state = [&](int64_t panel, int64_t row,
+                               const A* tile) __attribute__((always_inline)) {
       const Place p = place(t, row);
       for (int64_t v = 0; v < kPlainWide; ++v) {
         const int64_t u = (panel * kPlainWide + v) * L;
@@ -138,12 +137,12 @@ struct BackwardSlice {
       if (!packed_hr) return;
       const auto run_cell = [&](int64_t panel, int64_t row, const A* tile)
                                 __attribute__((always_inline)) {
-        const Place p = place(t, row);
-        for (int64_t v = 0; v < kPlainWide; ++v) {
-          const int64_t u = (panel * kPlainWide + v) * L;
-          if (u < a.hidden) cell_block(p, row, u, load<A>(tile + v * L));
-        }
-      };
+                                  const Place p = place(t, row);
+                                  for (int64_t v = 0; v < kPlainWide; ++v) {
+                                    const int64_t u = (panel * kPlainWide + v) * L;
+                                    if (u < a.hidden) cell_block(p, row, u, load<A>(tile + v * L));
+                                  }
+                                };
       for_each_tile<A, kPlainWide>(hr_shape(shape), packed_hr, buf.state, buf.h_stride, active,
                                    run_cell);
     }
@@ -159,7 +158,8 @@ struct BackwardSlice {
         store_n<A>(static_cast<S*>(a.grad_h0) + (first + row) * a.state + u, dh, a.state - u);
       }
     };
-    for_each_tile<A, kPlainWide>(hh_shape(shape_of(a)), packed_hh, buf.now, buf.g_stride, rows, run);
+    for_each_tile<A, kPlainWide>(hh_shape(shape_of(a)), packed_hh, buf.now, buf.g_stride, rows,
+                                 run);
     if constexpr (C::kHasCellState) {
       for (int64_t row = 0; row < rows; ++row) {
         store_row<A>(static_cast<S*>(a.grad_c0) + (first + row) * a.hidden,

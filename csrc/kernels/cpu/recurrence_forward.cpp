@@ -97,24 +97,25 @@ struct ForwardSlice {
     const PanelShape hh = hh_shape(shape);
     const auto run_cell = [&](int64_t panel, int64_t row, const A* tile)
                               __attribute__((always_inline)) {
-      if constexpr (kGated<C>) {
-        cell_block(at0 + row, row, panel * L, tile);
-      } else {
-        for (int64_t v = 0; v < kPlainWide; ++v) {
-          const int64_t u = (panel * kPlainWide + v) * L;
-          if (u < a.hidden) cell_block(at0 + row, row, u, tile + v * L);
-        }
-      }
-    };
+                                if constexpr (kGated<C>) {
+                                  cell_block(at0 + row, row, panel * L, tile);
+                                } else {
+                                  for (int64_t v = 0; v < kPlainWide; ++v) {
+                                    const int64_t u = (panel * kPlainWide + v) * L;
+                                    if (u < a.hidden) cell_block(at0 + row, row, u, tile + v * L);
+                                  }
+                                }
+                              };
     for_each_tile<A, kWideOf<C>>(hh, packed_hh, buf.now, buf.h_stride, active, run_cell);
     if (!packed_hr) return;
     const auto run_projection = [&](int64_t panel, int64_t row, const A* tile)
                                     __attribute__((always_inline)) {
-      for (int64_t v = 0; v < kPlainWide; ++v) {
-        const int64_t u = (panel * kPlainWide + v) * L;
-        if (u < a.state) store_state(at0 + row, row, u, load<A>(tile + v * L));
-      }
-    };
+                                      for (int64_t v = 0; v < kPlainWide; ++v) {
+                                        const int64_t u = (panel * kPlainWide + v) * L;
+                                        if (u < a.state)
+                                          store_state(at0 + row, row, u, load<A>(tile + v * L));
+                                      }
+                                    };
     for_each_tile<A, kPlainWide>(hr_shape(shape), packed_hr, buf.mid, buf.m_stride, active,
                                  run_projection);
   }

@@ -92,7 +92,8 @@ template <>
 struct Memory<float, Half> {
 #if defined(__AVX512F__)
   static FASTSEQ_INLINE VFloat load(const Half* p) {
-    return bits_as<VFloat>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+    return bits_as<VFloat>(
+        _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
   }
   static FASTSEQ_INLINE void store(Half* p, VFloat v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
@@ -175,8 +176,8 @@ FASTSEQ_INLINE Vec<A> rounded_to(Vec<A> v) {
 
 // ---- exp, sigmoid, tanh ----------------------------------------------------------------------
 
-// Both: x = n ln 2 + r with |r| <= ln(2)/2, exp(x) = 2^n p(r). Adding and subtracting `magic` rounds
-// to the nearest integer and leaves it in the low bits of the mantissa. NaN stays NaN.
+// Both: x = n ln 2 + r with |r| <= ln(2)/2, exp(x) = 2^n p(r). Adding and subtracting `magic`
+// rounds to the nearest integer and leaves it in the low bits of the mantissa. NaN stays NaN.
 FASTSEQ_INLINE VFloat exp_of(VFloat x) {
   x = (x > 88.0f) ? VFloat{} + 88.0f : x;
   x = (x < -87.0f) ? VFloat{} - 87.0f : x;

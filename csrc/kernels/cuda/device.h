@@ -96,7 +96,8 @@ inline Half from_float<Half>(float x) {
 // As on the GPU: whole blocks, so that a kernel must guard its own end. Threads run last to first,
 // because nothing may depend on their order.
 template <class... Parameters, class... Arguments>
-const char* launch(void (*kernel)(Parameters...), int64_t n, Stream, const Arguments&... arguments) {
+const char* launch(void (*kernel)(Parameters...), int64_t n, Stream,
+                   const Arguments&... arguments) {
   const int64_t threads = (n + kBlock - 1) / kBlock * kBlock;
   for (int64_t i = threads; i-- > 0;) {
     thread() = i;

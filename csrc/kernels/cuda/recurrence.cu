@@ -1,9 +1,8 @@
 // One thread is one hidden unit of one row at one step; neighbouring threads are neighbouring
 // units, so every access is coalesced.
-#include "recurrence.h"
-
 #include "../cells.h"
 #include "device.h"
+#include "recurrence.h"
 
 namespace fastseq::cuda {
 namespace {
@@ -94,8 +93,8 @@ FASTSEQ_KERNEL backward_kernel(RecurrenceBackward a, StepBackward s, Rows rows) 
   if (i >= rows.active * H) return;
   const int64_t row = i / H, u = i % H, at = rows.at + row;
   const bool starts = row >= rows.carried;  // the state before is the initial one
-  const A dh = s.output ? A(load(static_cast<const S*>(s.output) + i))
-                        : state_gradient_at<S>(a, s, rows, i);
+  const A dh =
+      s.output ? A(load(static_cast<const S*>(s.output) + i)) : state_gradient_at<S>(a, s, rows, i);
   A cache[C::kCached + 1], extra[C::kCached + 1];
   for (int g = 0; g < C::kCached; ++g) {
     const int64_t j = (at * C::kCached + g) * H + u;
@@ -199,8 +198,8 @@ const char* step_backward(DType dtype, const RecurrenceBackward& a, const StepBa
   const Rows rows = rows_of(a.seq, s.t);
   return with_dtype(dtype, [&](auto type) {
     return with_cell(a.cell, [&](auto cell) {
-      return device::launch(backward_kernel<decltype(type), decltype(cell)>,
-                            rows.active * a.hidden, as_stream(stream), a, s, rows);
+      return device::launch(backward_kernel<decltype(type), decltype(cell)>, rows.active * a.hidden,
+                            as_stream(stream), a, s, rows);
     });
   });
 }
