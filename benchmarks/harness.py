@@ -133,13 +133,13 @@ def _cpu_call(call: Callable[[], object]) -> float:
 
 
 def _cuda_call(call: Callable[[], object]) -> float:
-    start = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     start.record()
     call()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) * 1e-3
+    return float(start.elapsed_time(end)) * 1e-3
 
 
 def _agree(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
@@ -154,6 +154,14 @@ def _agree(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], toleran
             raise RuntimeError(
                 f"{name}: result {i} is off by {error:.2e} of its norm, allowed {tolerance:.0e}"
             )
+
+
+def busy() -> str:
+    """A warning if other work keeps this machine's cores from the benchmark, or nothing."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load < 0.5 * cores:
+        return ""
+    return f"This machine is busy (load {load:.1f} on {cores} cores): expect noise, repeat later."
 
 
 def run_columns(device: torch.device) -> Row:

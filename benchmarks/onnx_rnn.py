@@ -14,7 +14,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-# The place in torch.nn of each of ONNX's gates: LSTM i o f c out of i f g o, GRU z r h out of r z n.
+# The place in torch.nn of each of ONNX's gates: LSTM's i o f c are i f g o there, GRU's z r h are
+# r z n.
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 OPSET = 14
 IR_VERSION = 8

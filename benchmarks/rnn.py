@@ -83,7 +83,8 @@ class Layout(str, Enum):
 
 
 TORCH_DTYPE = {DType.float32: torch.float32, DType.bfloat16: torch.bfloat16}
-MODULES: dict[Cell, tuple[type[nn.RNNBase], type[nn.RNNBase]]] = {
+Maker = Callable[[int, int], nn.RNNBase]
+MODULES: dict[Cell, tuple[Maker, Maker]] = {
     Cell.lstm: (nn.LSTM, fastseq.LSTM),
     Cell.gru: (nn.GRU, fastseq.GRU),
     Cell.rnn: (nn.RNN, fastseq.RNN),
@@ -255,6 +256,8 @@ def main(
         names.append(ONNX)
     elif place.type == "cpu":
         typer.echo("ONNX Runtime is left out: pip install onnx onnxruntime")
+    if harness.busy():
+        typer.echo(harness.busy())
     if overwrite and out:
         out.unlink(missing_ok=True)
     typer.echo(f"{run['gpu'] or run['cpu']}, torch {run['torch']}, commit {run['commit']}; ms")

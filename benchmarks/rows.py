@@ -21,6 +21,9 @@ MEASURED = ("provider", "capability", "rounds", "calls", "median_ms", "p20_ms", 
 # A case measured again on the same machine takes the place of the older measurement.
 MACHINE = ("device", "cpu", "gpu", "threads")
 
+# Above this ratio of 80th to 20th percentile, a measurement is marked as noisy.
+NOISY = 2.0
+
 Row = dict[str, str]
 
 
@@ -32,11 +35,13 @@ class Comparison:
         columns: the columns that the rows share: run, machine and case.
         shape: the shape columns, such as T, B, I, H.
         times: median milliseconds by provider.
+        spread: the largest 80th over 20th percentile of a provider.
     """
 
     columns: Row
     shape: Row
     times: dict[str, float]
+    spread: float
 
     @property
     def label(self) -> str:
@@ -127,6 +132,7 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
             columns={name: group[0][name] for name in RUN + CASE},
             shape=_shape(group[0]),
             times={row["provider"]: float(row["median_ms"]) for row in group},
+            spread=max(float(row["p80_ms"]) / float(row["p20_ms"]) for row in group),
         )
         for group in cases.values()
         if {NATIVE, OURS} <= {row["provider"] for row in group}
@@ -169,7 +175,7 @@ def header(providers: Sequence[str]) -> str:
 def line(item: Comparison, providers: Sequence[str]) -> str:
     """One case of the text table: medians in ms, and torch.nn / fastseq.
 
-    A case where another provider is faster ends in a mark that says so.
+    A case where another provider is faster, or the times scatter, ends in words that say so.
     """
     columns = item.columns
     times = "".join(
@@ -183,11 +189,14 @@ def line(item: Comparison, providers: Sequence[str]) -> str:
 
 
 def mark(item: Comparison) -> str:
-    """A plain word for a case that fastseq loses, or nothing."""
-    if not item.loses:
-        return ""
-    winner = min(item.times, key=lambda name: item.times[name])
-    return f"SLOWER than {winner} ({item.best_ratio:.2f}x)"
+    """Plain words for a case that fastseq loses or that is not to be trusted, or nothing."""
+    words = []
+    if item.loses:
+        winner = min(item.times, key=lambda name: item.times[name])
+        words.append(f"SLOWER than {winner} ({item.best_ratio:.2f}x)")
+    if item.spread > NOISY:
+        words.append("noisy")
+    return ", ".join(words)
 
 
 def summary_lines(comparisons: Sequence[Comparison]) -> list[str]:

@@ -176,7 +176,8 @@ def recurrence_backward(
             direct = d * z
         else:
             h = _flat(y)[rows]
-            side = recurrent = d * (1 - h * h) if kind == Cell.RNN_TANH else d * (h > 0)
+            relu = kind == Cell.RNN_RELU
+            side = recurrent = d.masked_fill(h <= 0, 0) if relu else d * (1 - h * h)
         pre_parts.append(side)
         dh = _with_rows(dh, recurrent @ weight_hh + direct)
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from recurrence_cases import KINDS, TOLERANCES, assert_close, call, numbers, packed, states, twins
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no bias": {"bias": False},

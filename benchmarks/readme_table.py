@@ -1,0 +1,136 @@
+"""Print the README's markdown table of measured figures from a CSV file of rows.
+
+python benchmarks/readme_table.py                                 # results/rnn.csv, all of it
+python benchmarks/readme_table.py --dtype bfloat16 --mode train
+python benchmarks/readme_table.py --summary                       # geometric means alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import rows
+import typer
+from rows import Comparison
+
+RESULTS = Path(__file__).parent / "results"
+MODE_NAMES = {"infer": "Inference", "train": "Training (forward + backward)"}
+
+
+def markdown(lines: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A markdown table; the first line is its head, and ``left`` columns are aligned left."""
+    rule = ["---" if i < left else "---:" for i in range(len(lines[0]))]
+    return ["| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:])]
+
+
+def milliseconds(value: float | None) -> str:
+    """A time of three digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ratio(value: float) -> str:
+    """A ratio of times; in words if fastseq is slower."""
+    text = f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
+    return text if value >= 1 else f"**{text} (slower)**"
+
+
+def shape_table(items: Sequence[Comparison]) -> list[str]:
+    """One line a shape: the medians in ms, and torch.nn / fastseq."""
+    providers = rows.order(name for item in items for name in item.times)
+    others = [name for name in providers if name not in (rows.NATIVE, rows.OURS)]
+    head = ["cell", ", ".join(items[0].shape), *(f"{name} ms" for name in providers)]
+    head += [f"{name} / {rows.OURS}" for name in (rows.NATIVE, *others)]
+    lines = [head]
+    for item in items:
+        cells = [item.columns["op"], item.label]
+        cells += [milliseconds(item.times.get(name)) for name in providers]
+        cells += [
+            ratio(item.ratio_to(name)) if name in item.times else "–"
+            for name in (rows.NATIVE, *others)
+        ]
+        lines.append(cells)
+    return markdown(lines, left=2)
+
+
+def mean_table(items: Iterable[Comparison]) -> list[str]:
+    """One line for each op, mode and layout: geometric means, and the shapes that lose."""
+    summaries = rows.summarise(items)
+    # Where torch.nn is the only other provider, the two means are one.
+    several = any(item.ratio != item.best_ratio for item in summaries)
+    best = ["fastest other / fastseq"] * several
+    lines = [["cell", "dtype", "mode", "shapes", "torch.nn / fastseq", *best, "slower on"]]
+    for item in summaries:
+        columns = item.columns
+        lines.append(
+            [
+                columns["op"],
+                columns["dtype"],
+                columns["mode"],
+                f"{item.count} {columns['layout']}",
+                ratio(item.ratio),
+                *[ratio(item.best_ratio)] * several,
+                "; ".join(item.losing) or "none",
+            ]
+        )
+    return markdown(lines, left=3)
+
+
+def caption(item: Comparison) -> str:
+    """Where and with what the figures were measured."""
+    columns = item.columns
+    plural = "" if columns["threads"] == "1" else "s"
+    return (
+        f"{columns['gpu'] or columns['cpu']}, {columns['threads']} thread{plural}, "
+        f"torch {columns['torch']}, commit {columns['commit']}."
+    )
+
+
+def document(items: Sequence[Comparison], summary: bool) -> str:
+    """The tables of every machine and number of threads, each under its caption."""
+    groups: dict[tuple[str, ...], list[Comparison]] = {}
+    for item in items:
+        key = tuple(item.columns[name] for name in rows.MACHINE)
+        groups.setdefault(key, []).append(item)
+    parts = []
+    for group in groups.values():
+        # Cases may come from several runs: one caption for each.
+        parts.append("\n".join(dict.fromkeys(caption(item) for item in group)))
+        if summary:
+            parts.append("\n".join(mean_table(group)))
+            continue
+        for mode, dtype in dict.fromkeys((i.columns["mode"], i.columns["dtype"]) for i in group):
+            chosen = [i for i in group if i.columns["mode"] == mode and i.columns["dtype"] == dtype]
+            parts.append(f"{MODE_NAMES.get(mode, mode)}, {dtype}, median of single calls:")
+            parts.append("\n".join(shape_table(chosen)))
+            parts.append("Geometric means:")
+            parts.append("\n".join(mean_table(chosen)))
+    return "\n\n".join(parts)
+
+
+def main(
+    path: Annotated[Path, typer.Argument(help="CSV file of rows.")] = RESULTS / "rnn.csv",
+    op: Annotated[list[str] | None, typer.Option(help="Repeatable; default all.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Repeatable; default all.")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Repeatable; default all.")] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Geometric means alone.")] = False,
+) -> None:
+    """Print a markdown table: shape, cell, milliseconds of each provider, ratios."""
+    chosen = [
+        item
+        for item in rows.read(path)
+        if (not op or item.columns["op"].lower() in [name.lower() for name in op])
+        and (not dtype or item.columns["dtype"] in dtype)
+        and (not mode or item.columns["mode"] in mode)
+    ]
+    if not chosen:
+        typer.echo(f"{path} has no such case.", err=True)
+        raise typer.Exit(1)
+    typer.echo(document(chosen, summary))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,176 @@
+import csv
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import fastseq
+
+pytest.importorskip("typer", reason="the bench extra is not installed")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SHAPE = "6,3,5,7"
+RUN = ["run", "commit", "torch", "device", "cpu", "gpu", "threads"]
+CASE = ["op", "dtype", "mode", "layout", "T", "B", "I", "H"]
+MEASURED = ["provider", "capability", "rounds", "calls", "median_ms", "p20_ms", "p80_ms"]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import rows
+
+    return rows
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    # The child must find the same fastseq, installed or not.
+    path = os.pathsep.join([str(Path(fastseq.__file__).parents[1]), *sys.path])
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("results") / "tiny.csv"
+    chosen = ["--quick", "--shape", SHAPE, "--seconds", 0, "--threads", 1, "--out", out]
+    result = run("rnn.py", *chosen)
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+def test_rows_of_a_quick_run(measured: tuple[Path, str]) -> None:
+    out, _ = measured
+    with out.open(newline="") as file:
+        reader = csv.DictReader(file)
+        found = list(reader)
+    assert reader.fieldnames == RUN + CASE + MEASURED
+    cases = {tuple(row[n] for n in ("op", "dtype", "mode", "layout", "provider")) for row in found}
+    assert len(cases) == len(found)
+    peers = {"torch.nn", "fastseq"}
+    onnx = all(find_spec(name) for name in ("onnx", "onnxruntime"))
+    for op in ("LSTM", "GRU", "RNN"):
+        for dtype in ("float32", "bfloat16"):
+            for mode in ("infer", "train"):
+                for layout in ("dense", "packed"):
+                    providers = {case[4] for case in cases if case[:4] == (op, dtype, mode, layout)}
+                    timed = onnx and dtype == "float32" and mode == "infer"
+                    assert providers == (peers | {"ONNX Runtime"} if timed else peers)
+    for row in found:
+        assert [row[name] for name in "TBIH"] == SHAPE.split(",")
+        assert (row["device"], row["gpu"], row["threads"]) == ("cpu", "", "1")
+        assert row["torch"] == torch.__version__
+        assert row["cpu"]
+        assert row["commit"]
+        assert int(row["rounds"]) >= 5
+        assert int(row["calls"]) >= int(row["rounds"])
+        low, middle, high = (float(row[name]) for name in ("p20_ms", "median_ms", "p80_ms"))
+        assert 0 < low <= middle <= high < 10_000
+
+
+def test_table_of_a_quick_run(measured: tuple[Path, str], rows: ModuleType) -> None:
+    out, printed = measured
+    cases = rows.read(out)
+    assert len(cases) == 24
+    for item in cases:
+        label = "6, 3, 5, 7" if item.columns["layout"] == "dense" else "6, 3, 5, 7 packed"
+        assert item.label == label
+        assert item.ratio == item.times["torch.nn"] / item.times["fastseq"]
+        assert any(
+            line.startswith(item.columns["op"]) and label in line and f"{item.ratio:.2f}x" in line
+            for line in printed.splitlines()
+        )
+    assert printed.count("SLOWER than") == sum(item.loses for item in cases)
+
+
+def test_plot_is_drawn(measured: tuple[Path, str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the bench extra is not installed")
+    result = run("plot.py", measured[0], "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    names = ["tiny_cpu_bfloat16_1threads.png", "tiny_cpu_float32_1threads.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for path in tmp_path.iterdir():
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_readme_table(measured: tuple[Path, str]) -> None:
+    result = run("readme_table.py", measured[0], "--mode", "train", "--dtype", "float32")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "| cell | T, B, I, H | torch.nn ms | fastseq ms | torch.nn / fastseq |" in lines
+    for op in ("LSTM", "GRU", "RNN"):
+        for label in ("6, 3, 5, 7", "6, 3, 5, 7 packed"):
+            assert sum(line.startswith(f"| {op} | {label} |") for line in lines) == 1
+    assert "Inference" not in result.stdout
+
+
+def row(rows: ModuleType, run: str, shape: int, provider: str, ms: float) -> dict[str, str]:
+    values = dict.fromkeys((*rows.RUN, *rows.CASE, "T", *rows.MEASURED), "")
+    values |= {"run": run, "op": "GRU", "layout": "dense", "T": str(shape), "provider": provider}
+    return values | dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), str(ms))
+
+
+def test_a_loss_is_said_plainly(rows: ModuleType, tmp_path: Path) -> None:
+    table = [
+        row(rows, "1", 8, "torch.nn", 4.0),
+        row(rows, "1", 8, "fastseq", 1.0),
+        row(rows, "1", 8, "ONNX Runtime", 0.5),
+        row(rows, "1", 9, "torch.nn", 1.0),
+        row(rows, "1", 9, "fastseq", 1.0),
+    ]
+    rows.append(tmp_path / "made.csv", table)
+    losing, even = rows.read(tmp_path / "made.csv")
+    assert (losing.ratio, losing.best_ratio, losing.loses) == (4.0, 0.5, True)
+    assert (even.best_ratio, even.loses) == (1.0, False)
+    assert rows.line(losing, ["torch.nn"]).endswith("SLOWER than ONNX Runtime (0.50x)")
+    assert rows.line(even, ["torch.nn"]).endswith("1.00x")
+    (summary,) = rows.summarise([losing, even])
+    assert summary.ratio == pytest.approx(2.0)
+    assert summary.best_ratio == pytest.approx(0.5**0.5)
+    assert summary.losing == ("8",)
+    printed = run("readme_table.py", tmp_path / "made.csv").stdout
+    assert "| GRU | 8 | 4 | 0.5 | 1 | 4.00× | **0.50× (slower)** |" in printed
+
+
+def test_the_newest_run_counts_whole(rows: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "made.csv"
+    rows.append(path, [row(rows, "1", 8, name, 9.0) for name in ("torch.nn", "fastseq", "other")])
+    rows.append(path, [row(rows, "2", 8, name, 3.0) for name in ("torch.nn", "fastseq")])
+    (item,) = rows.read(path)
+    assert item.times == {"torch.nn": 3.0, "fastseq": 3.0}
+    with pytest.raises(ValueError, match="other columns"):
+        rows.append(path, [{"run": "3"}])
+
+
+def test_providers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import harness
+
+    right = harness.Provider("right", lambda: (torch.ones(3),))
+    wrong = harness.Provider("wrong", lambda: (torch.full((3,), 1.01),))
+    cpu = torch.device("cpu")
+    with pytest.raises(RuntimeError, match="wrong: result 0 is off by"):
+        harness.measure([right, wrong], cpu, torch.float32, 0.0)
+    timings = harness.measure([right, right], cpu, torch.float32, 0.0)
+    assert [timing.rounds for timing in timings] == [5, 5]
+
+
+def test_a_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import rnn
+    import typer
+
+    assert rnn.parse_shape("28, 1, 28, 128") == (28, 1, 28, 128)
+    for text in ("1,2,3", "a,b,c,d", "1,0,2,3"):
+        with pytest.raises(typer.BadParameter, match=text):
+            rnn.parse_shape(text)
