@@ -19,6 +19,11 @@ from fastseq.ops import Cell
 __all__ = ["gru", "lstm", "rnn"]
 
 
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on for this type of device; "meta" and others have none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def _input_bias(cell: Cell, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
     """Biases as the input product and the recurrence take them: (input side, GRU's b_hn)."""
     if cell != Cell.GRU:
@@ -97,7 +102,7 @@ def _recurrent(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
     device_type = input.device.type
-    if torch.is_autocast_enabled(device_type):
+    if autocasts(device_type):
         dtype = torch.get_autocast_dtype(device_type)
         input = input.to(dtype)
         states = tuple(s.to(dtype) for s in states)
