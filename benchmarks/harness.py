@@ -61,11 +61,19 @@ class Provider:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one provider's calls."""
+    """Milliseconds of one provider's calls.
+
+    Attributes:
+        provider: whose calls.
+        rounds: turns that the provider had.
+        samples: of single calls.
+        contention: cores that torch's threads lacked because others used them, mean over the case.
+    """
 
     provider: Provider
     rounds: int
     samples: tuple[float, ...]
+    contention: float
 
     def quantile(self, q: float) -> float:
         """A quantile of the calls, in ms, interpolated."""
@@ -94,6 +102,7 @@ def measure(
     last = [clock(provider.call) for provider in providers]
     samples: list[list[float]] = [[] for _ in providers]
     rounds = 0
+    others = _Others()
     gc.collect()
     gc.disable()
     try:
@@ -105,15 +114,43 @@ def measure(
                     time.sleep(PAUSE_SECONDS)
                     _repeat(clock, provider.call, WARM_SECONDS)
                 turn = _repeat(clock, provider.call, TURN_SECONDS)
-                last[i] = turn[-1]
+                last[i] = min(turn)
                 samples[i] += turn
             rounds += 1
     finally:
         gc.enable()
+    contention = others.contention()
     return [
-        Timing(provider, rounds, tuple(1e3 * sample for sample in times))
+        Timing(provider, rounds, tuple(1e3 * sample for sample in times), contention)
         for provider, times in zip(providers, samples, strict=True)
     ]
+
+
+class _Others:
+    """What other processes take of the machine while this object lives.
+
+    Where they want a core that a thread of ours runs on, each barrier may cost as long as a
+    scheduler's slice or a spinning thread's patience: medians mean little then.
+    """
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        """Wall-clock seconds, and CPU seconds of all processes but this one; 0 if unknown."""
+        try:
+            with open("/proc/stat") as file:
+                user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:9])
+        except (OSError, ValueError):
+            return time.perf_counter(), 0.0
+        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy - time.process_time()
+
+    def contention(self) -> float:
+        """Cores that torch's threads lacked since the start."""
+        wall, busy = (now - then for now, then in zip(self._now(), self.start, strict=True))
+        return max(0.0, busy / wall + torch.get_num_threads() - (os.cpu_count() or 1))
 
 
 def _repeat(
@@ -233,6 +270,7 @@ def make_rows(
             "capability": timing.provider.capability,
             "rounds": str(timing.rounds),
             "calls": str(len(timing.samples)),
+            "contention": f"{timing.contention:.2f}",
             "median_ms": f"{timing.quantile(0.5):.5g}",
             "p20_ms": f"{timing.quantile(0.2):.5g}",
             "p80_ms": f"{timing.quantile(0.8):.5g}",

@@ -26,8 +26,9 @@ RESULTS = Path(__file__).parent / "results"
 
 FASTER, SLOWER = "#2f6fb0", "#c8502d"
 OTHERS = ("#b9bec5", "#dcc98f", "#9cc3a5")
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-MODE_NAMES = {"infer": "inference", "train": "training (forward + backward)"}
+DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10000)
+TICKS = tuple(sorted(step * decade for decade in DECADES for step in (1, 2, 5)))
+MODE_NAMES = {"infer": "inference", "train": "training"}
 
 
 def figure(comparisons: Sequence[Comparison]) -> Figure:
@@ -49,6 +50,8 @@ def figure(comparisons: Sequence[Comparison]) -> Figure:
         gridspec_kw={"height_ratios": [_height(comparisons, op) for op in ops]},
     )
     low, high = _limits(comparisons)
+    marks = TICKS if high / low < 500 else DECADES
+    ticks = [tick for tick in marks if low <= tick <= high]
     for i, op in enumerate(ops):
         for j, mode in enumerate(modes):
             panel = [c for c in comparisons if c.columns["op"] == op and c.columns["mode"] == mode]
@@ -56,7 +59,7 @@ def figure(comparisons: Sequence[Comparison]) -> Figure:
             _bars(ax, panel, names)
             ax.set_xscale("log")
             ax.set_xlim(low, high)
-            ax.xaxis.set_major_locator(FixedLocator([t for t in TICKS if low <= t <= high]))
+            ax.xaxis.set_major_locator(FixedLocator(ticks))
             ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
             ax.tick_params(axis="x", labelbottom=True)
@@ -69,9 +72,11 @@ def figure(comparisons: Sequence[Comparison]) -> Figure:
     columns = comparisons[0].columns
     machine = columns["gpu"] or columns["cpu"]
     plural = "" if columns["threads"] == "1" else "s"
+    warning = rows.warning(comparisons)
     shown.suptitle(
         f"Speed-up over torch.nn, {columns['dtype']}\n"
-        f"{machine}, {columns['threads']} thread{plural}, torch {columns['torch']}",
+        f"{machine}, {columns['threads']} thread{plural}, torch {columns['torch']}"
+        + (f"\n{warning}" if warning else ""),
         fontsize=11,
     )
     return shown

@@ -99,6 +99,8 @@ def document(items: Sequence[Comparison], summary: bool) -> str:
     for group in groups.values():
         # Cases may come from several runs: one caption for each.
         parts.append("\n".join(dict.fromkeys(caption(item) for item in group)))
+        if rows.warning(group):
+            parts.append(f"**{rows.warning(group)}**")
         if summary:
             parts.append("\n".join(mean_table(group)))
             continue

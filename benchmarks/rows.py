@@ -17,12 +17,23 @@ OURS = "fastseq"
 
 RUN = ("run", "commit", "torch", "device", "cpu", "gpu", "threads")
 CASE = ("op", "dtype", "mode", "layout")
-MEASURED = ("provider", "capability", "rounds", "calls", "median_ms", "p20_ms", "p80_ms")
+MEASURED = (
+    "provider",
+    "capability",
+    "rounds",
+    "calls",
+    "contention",
+    "median_ms",
+    "p20_ms",
+    "p80_ms",
+)
 # A case measured again on the same machine takes the place of the older measurement.
 MACHINE = ("device", "cpu", "gpu", "threads")
 
-# Above this ratio of 80th to 20th percentile, a measurement is marked as noisy.
+# Above this ratio of 80th to 20th percentile, a measurement is marked as noisy; above so many cores
+# lacking, as contended.
 NOISY = 2.0
+CONTENDED = 0.15
 
 Row = dict[str, str]
 
@@ -36,12 +47,14 @@ class Comparison:
         shape: the shape columns, such as T, B, I, H.
         times: median milliseconds by provider.
         spread: the largest 80th over 20th percentile of a provider.
+        contention: cores that other processes kept from the benchmark.
     """
 
     columns: Row
     shape: Row
     times: dict[str, float]
     spread: float
+    contention: float
 
     @property
     def label(self) -> str:
@@ -133,6 +146,7 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
             shape=_shape(group[0]),
             times={row["provider"]: float(row["median_ms"]) for row in group},
             spread=max(float(row["p80_ms"]) / float(row["p20_ms"]) for row in group),
+            contention=max(float(row["contention"]) for row in group),
         )
         for group in cases.values()
         if {NATIVE, OURS} <= {row["provider"] for row in group}
@@ -196,7 +210,20 @@ def mark(item: Comparison) -> str:
         words.append(f"SLOWER than {winner} ({item.best_ratio:.2f}x)")
     if item.spread > NOISY:
         words.append("noisy")
+    if item.contention > CONTENDED:
+        words.append(f"contended ({item.contention:.1f} cores)")
     return ", ".join(words)
+
+
+def warning(comparisons: Sequence[Comparison]) -> str:
+    """A sentence if other processes took cores from the benchmark, or nothing."""
+    count = sum(item.contention > CONTENDED for item in comparisons)
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(comparisons)} cases ran while other processes held cores that they "
+        "needed: measure again on a quiet machine."
+    )
 
 
 def summary_lines(comparisons: Sequence[Comparison]) -> list[str]:
@@ -218,4 +245,4 @@ def summary_lines(comparisons: Sequence[Comparison]) -> list[str]:
         if item.losing:
             text += f"   SLOWER on {len(item.losing)}: {'; '.join(item.losing)}"
         lines.append(text)
-    return lines
+    return [*lines, *filter(None, [warning(comparisons)])]

@@ -17,7 +17,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHAPE = "6,3,5,7"
 RUN = ["run", "commit", "torch", "device", "cpu", "gpu", "threads"]
 CASE = ["op", "dtype", "mode", "layout", "T", "B", "I", "H"]
-MEASURED = ["provider", "capability", "rounds", "calls", "median_ms", "p20_ms", "p80_ms"]
+MEASURED = ["provider", "capability", "rounds", "calls", "contention"]
+MEASURED += ["median_ms", "p20_ms", "p80_ms"]
 
 
 @pytest.fixture
@@ -74,6 +75,7 @@ def test_rows_of_a_quick_run(measured: tuple[Path, str]) -> None:
         assert row["commit"]
         assert int(row["rounds"]) >= 5
         assert int(row["calls"]) >= int(row["rounds"])
+        assert float(row["contention"]) >= 0
         low, middle, high = (float(row[name]) for name in ("p20_ms", "median_ms", "p80_ms"))
         assert 0 < low <= middle <= high < 10_000
 
@@ -117,6 +119,7 @@ def test_readme_table(measured: tuple[Path, str]) -> None:
 def row(rows: ModuleType, run: str, shape: int, provider: str, ms: float) -> dict[str, str]:
     values = dict.fromkeys((*rows.RUN, *rows.CASE, "T", *rows.MEASURED), "")
     values |= {"run": run, "op": "GRU", "layout": "dense", "T": str(shape), "provider": provider}
+    values["contention"] = "0"
     return values | dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), str(ms))
 
 
@@ -139,7 +142,20 @@ def test_a_loss_is_said_plainly(rows: ModuleType, tmp_path: Path) -> None:
     assert summary.best_ratio == pytest.approx(0.5**0.5)
     assert summary.losing == ("8",)
     printed = run("readme_table.py", tmp_path / "made.csv").stdout
+    assert "measure again" not in printed
     assert "| GRU | 8 | 4 | 0.5 | 1 | 4.00× | **0.50× (slower)** |" in printed
+
+
+def test_cores_that_others_held_are_told(rows: ModuleType, tmp_path: Path) -> None:
+    table = [
+        row(rows, "1", 8, name, 1.0) | {"contention": "0.7"} for name in (rows.NATIVE, rows.OURS)
+    ]
+    rows.append(tmp_path / "made.csv", table)
+    (item,) = rows.read(tmp_path / "made.csv")
+    assert rows.line(item, []).endswith("contended (0.7 cores)")
+    sentence = "1 of 1 cases ran while other processes held cores"
+    assert rows.summary_lines([item])[-1].startswith(sentence)
+    assert sentence in run("readme_table.py", tmp_path / "made.csv").stdout
 
 
 def test_the_newest_run_counts_whole(rows: ModuleType, tmp_path: Path) -> None:

@@ -76,9 +76,7 @@ def test_opcheck_with_projection() -> None:
 @each_variant
 @each_dtype
 @pytest.mark.parametrize("project", [None, 3])
-def test_fakes_are_exact(
-    cell: Cell, variant: str, dtype: torch.dtype, project: int | None
-) -> None:
+def test_fakes_are_exact(cell: Cell, variant: str, dtype: torch.dtype, project: int | None) -> None:
     if cell != Cell.LSTM:
         project = None
     forward = arguments(cell, variant, dtype, False, project)
@@ -110,9 +108,7 @@ def assert_same_layout(fake: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> No
 @each_variant
 @each_way
 @pytest.mark.parametrize("project", [None, 3])
-@pytest.mark.parametrize(
-    "wanted", ["all", "y", "h_n", "c_n", "gates", "cells h_n", "y c_n gates"]
-)
+@pytest.mark.parametrize("wanted", ["all", "y", "h_n", "c_n", "gates", "cells h_n", "y c_n gates"])
 def test_against_the_reference(
     cell: Cell, variant: str, reverse: bool, project: int | None, wanted: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The same mistakes raise the same exceptions in the same words as torch.nn's; ops explain theirs."""
+"""The same mistakes raise the same exceptions as in torch.nn, word for word; ops explain theirs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from recurrence_cases import CELLS, KINDS, assert_equal, call, leaves, numbers, packed, states, twins
+from recurrence_cases import (
+    CELLS,
+    KINDS,
+    assert_equal,
+    call,
+    leaves,
+    numbers,
+    packed,
+    states,
+    twins,
+)
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -91,9 +101,7 @@ def test_cells(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_third_derivative(kind: str) -> None:
     module = getattr(fastseq, kind)(1, 2, dtype=torch.float64)
-    f, tensors = function_of_all(
-        module, numbers(2, 1, 1, dtype=torch.float64), states(module, 1)
-    )
+    f, tensors = function_of_all(module, numbers(2, 1, 1, dtype=torch.float64), states(module, 1))
 
     def slope(*values: Tensor) -> tuple[Tensor, ...]:
         out = f(*values)[0].sin().sum()
@@ -156,9 +164,7 @@ def test_retained_graph(kind: str) -> None:
     ("dtype", "threads"), [(torch.float32, 1), (torch.bfloat16, 1), (torch.float32, 2)], ids=str
 )
 @pytest.mark.parametrize("ragged", [False, True], ids=["padded", "packed"])
-def test_repeatable_bit_by_bit(
-    kind: str, dtype: torch.dtype, threads: int, ragged: bool
-) -> None:
+def test_repeatable_bit_by_bit(kind: str, dtype: torch.dtype, threads: int, ragged: bool) -> None:
     torch.set_num_threads(threads)
     module = getattr(fastseq, kind)(9, 33, bidirectional=True, dtype=dtype)
     x: Any = packed([9, 9, 7, 5, 3, 2, 2, 1], 9, dtype) if ragged else numbers(9, 8, 9, dtype=dtype)

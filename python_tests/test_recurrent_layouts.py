@@ -1,6 +1,5 @@
 """Strided inputs, states and gradients; the layout of the outputs; special numbers; 16 bits."""
 
-import math
 from typing import Any
 
 import pytest
@@ -131,7 +130,9 @@ def test_16_bits_at_least_as_exact_as_torch(
     for name, exact_square in sums[2].items():
         ours_off, native_off, size = (s[name].sqrt().item() for s in (*sums[:2], sums[2]))
         assert exact_square > 0
-        assert ours_off <= 1.25 * native_off + 0.5 * torch.finfo(dtype).eps * size, name
+        # Near its kink a ReLU's mask, and so its gradient, may round to either side.
+        factor = 2 if options.get("nonlinearity") == "relu" else 1.25
+        assert ours_off <= factor * native_off + 0.5 * torch.finfo(dtype).eps * size, name
 
 
 def test_16_bit_cell_states_keep_32_bits_between_steps() -> None:

@@ -209,5 +209,7 @@ def test_autocast(kind: str) -> None:
     ours, native = twins(kind, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
         out, expected = ours(numbers(5, 2, 3))[0], native(numbers(5, 2, 3))[0]
-    assert out.dtype == torch.bfloat16  # as under CUDA's autocast; on the CPU native GRU gives float32
+    assert (
+        out.dtype == torch.bfloat16
+    )  # as under CUDA's autocast; on the CPU native GRU gives float32
     torch.testing.assert_close(out.float(), expected.float(), rtol=0, atol=0.05)

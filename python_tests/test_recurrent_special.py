@@ -17,9 +17,7 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], id
 @each_dtype
 @pytest.mark.parametrize("place", ["input", "hx"])
 @pytest.mark.parametrize("project", [0, 3])
-def test_outputs(
-    kind: str, value: float, dtype: torch.dtype, place: str, project: int
-) -> None:
+def test_outputs(kind: str, value: float, dtype: torch.dtype, place: str, project: int) -> None:
     options = {"proj_size": project} if kind == "LSTM" else {}
     ours, native = twins(kind, 7, 9, dtype=dtype, **options)
     x, hx = numbers(5, 4, 7, dtype=dtype), states(native, 4)

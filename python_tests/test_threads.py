@@ -157,7 +157,7 @@ def test_memory_does_not_grow(kind: str, ragged: bool) -> None:
 
     loop(60)
     before = resident_bytes()
-    loop(200)  # one call's cache alone, kept 200 times, would be more than 200 MB
+    loop(200)  # saved activations of 200 calls would be tens to hundreds of MB
     assert resident_bytes() - before < 6e6
 
 

@@ -8,6 +8,7 @@ namespace fastseq::ops {
 namespace {
 
 constexpr int64_t kAlign = 64;
+constexpr int64_t kLeastPackedBytes = 1 << 16;  // worth waking threads for
 
 // Batch rows [bounds[i], bounds[i + 1]) for slice i, of about equal work. Rows are sorted by
 // length, so for a packed batch the slices differ in rows and agree in steps.
@@ -59,11 +60,14 @@ void run_sliced(const Args& args, const RecurrenceShape& shape, int64_t panels,
       }
     }
   };
-  if (plan.slices == 1) {
+  if (packed_bytes < kLeastPackedBytes) {
     pack_range(0, panels);
-    run_range(0, 1);
   } else {
     torch::stable::parallel_for(0, panels, 1, pack_range);
+  }
+  if (plan.slices == 1) {
+    run_range(0, 1);
+  } else {
     torch::stable::parallel_for(0, plan.slices, 1, run_range);
   }
 }

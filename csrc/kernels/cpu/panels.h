@@ -128,11 +128,24 @@ FASTSEQ_INLINE void product_of(int64_t rows, const A* state, int64_t stride, con
   }
 }
 
+// Asks for the cache lines of n elements from p on, to be read or written soon.
+template <bool kWrite, class S>
+FASTSEQ_INLINE void prefetch(const S* p, int64_t n) {
+  const char* const bytes = reinterpret_cast<const char*>(p);
+  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(S)); i += 64) {
+    __builtin_prefetch(bytes + i, kWrite, 3);
+  }
+}
+
 // For every panel and row: epilogue(panel, row, tile of that row).
-// Panels outermost: a panel is read from memory once and stays in cache for all the rows.
-template <class A, int kWide, class Epilogue>
+// Panels outermost: a panel is read from memory once and stays in cache for all the rows. Before a
+// tile's product, fetch(panel, row) asks for what its epilogue will touch: rows lie kilobytes
+// apart, so the hardware does not see those lines coming, and the product takes long enough to hide
+// them.
+template <class A, int kWide, class Fetch, class Epilogue>
 FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const A* packed, const A* state,
-                                  int64_t stride, int64_t rows, const Epilogue& epilogue) {
+                                  int64_t stride, int64_t rows, const Fetch& fetch,
+                                  const Epilogue& epilogue) {
   constexpr int kMost = kMostRows<kWide>;
   constexpr int kTileRow = kWide * lanes_of<A>;
   alignas(64) A tile[kMost * kTileRow];
@@ -142,6 +155,7 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const A* packed, cons
     const A* const panel = packed + p * panel_size<A>(shape);
     for (int64_t i = 0, row = 0; i < tiles; ++i) {
       const int64_t n = (rows - row) / (tiles - i);  // even tiles: 8 rows are 4 + 4, not 6 + 2
+      for (int64_t r = 0; r < n; ++r) fetch(p, row + r);
       product_of<A, kWide>(n, state + row * stride, stride, panel, shape.inner, tile);
       for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, tile + r * kTileRow);
       row += n;

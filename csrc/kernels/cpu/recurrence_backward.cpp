@@ -114,6 +114,30 @@ struct BackwardSlice {
     if constexpr (C::kHasDirectPath) store<A>(buf.carry + row * buf.h_stride + u, direct);
   }
 
+  // Asks for what the epilogue will read and write for n units from u on.
+  FASTSEQ_INLINE void fetch_block(const Place& p, int64_t u, int64_t n) const {
+    const int64_t H = a.hidden;
+    if (a.grad_y) prefetch<false>(static_cast<const S*>(a.grad_y) + p.at * a.state + u, n);
+    if (a.weight_hr) return;
+    for (int g = 0; g < C::kCached; ++g) {
+      prefetch<false>(static_cast<const S*>(a.gates) + (p.at * C::kCached + g) * H + u, n);
+    }
+    for (int g = 0; g < C::kGates; ++g) {
+      prefetch<true>(static_cast<S*>(a.grad_pre) + (p.at * C::kGates + g) * H + u, n);
+    }
+    if constexpr (C::kSplitsGates) {
+      prefetch<true>(static_cast<S*>(a.grad_aux) + p.at * H + u, n);
+    }
+    if constexpr (C::kCached == 0) prefetch<false>(static_cast<const S*>(a.y) + p.at * H + u, n);
+    if (p.previous < 0) return;
+    if constexpr (C::kHasDirectPath) {
+      prefetch<false>(static_cast<const S*>(a.y) + p.previous * H + u, n);
+    }
+    if constexpr (C::kHasCellState) {
+      prefetch<false>(static_cast<const A*>(a.cells) + p.previous * H + u, n);
+    }
+  }
+
   void step(int64_t t, int64_t active, const A* packed_hh, const A* packed_hr) {
     const RecurrenceShape shape = shape_of(a);
     const auto run_state = [&](int64_t panel, int64_t row,
@@ -131,7 +155,12 @@ struct BackwardSlice {
         }
       }
     };
-    for_each_tile<A, kPlainWide>(hh_shape(shape), packed_hh, buf.now, buf.g_stride, active,
+    const auto fetch = [&](int64_t panel, int64_t row) __attribute__((always_inline)) {
+      constexpr int64_t per = kPlainWide * L;
+      const int64_t u = panel * per, left = (packed_hr ? a.state : a.hidden) - u;
+      fetch_block(place(t, row), u, left < per ? left : per);
+    };
+    for_each_tile<A, kPlainWide>(hh_shape(shape), packed_hh, buf.now, buf.g_stride, active, fetch,
                                  run_state);
     if constexpr (C::kHasCellState) {
       if (!packed_hr) return;
@@ -143,8 +172,9 @@ struct BackwardSlice {
                                     if (u < a.hidden) cell_block(p, row, u, load<A>(tile + v * L));
                                   }
                                 };
-      for_each_tile<A, kPlainWide>(hr_shape(shape), packed_hr, buf.state, buf.h_stride, active,
-                                   run_cell);
+      for_each_tile<A, kPlainWide>(
+          hr_shape(shape), packed_hr, buf.state, buf.h_stride, active, [](int64_t, int64_t) {},
+          run_cell);
     }
   }
 
@@ -158,8 +188,9 @@ struct BackwardSlice {
         store_n<A>(static_cast<S*>(a.grad_h0) + (first + row) * a.state + u, dh, a.state - u);
       }
     };
-    for_each_tile<A, kPlainWide>(hh_shape(shape_of(a)), packed_hh, buf.now, buf.g_stride, rows,
-                                 run);
+    for_each_tile<A, kPlainWide>(
+        hh_shape(shape_of(a)), packed_hh, buf.now, buf.g_stride, rows, [](int64_t, int64_t) {},
+        run);
     if constexpr (C::kHasCellState) {
       for (int64_t row = 0; row < rows; ++row) {
         store_row<A>(static_cast<S*>(a.grad_c0) + (first + row) * a.hidden,

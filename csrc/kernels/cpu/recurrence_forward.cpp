@@ -85,6 +85,21 @@ struct ForwardSlice {
     }
   }
 
+  // Asks for what cell_block will read and write for n units from u on.
+  FASTSEQ_INLINE void fetch_block(int64_t at, int64_t u, int64_t n) const {
+    const int64_t H = a.hidden;
+    for (int g = 0; g < C::kGates; ++g) {
+      prefetch<false>(static_cast<const S*>(a.pre) + (at * C::kGates + g) * H + u, n);
+    }
+    if (a.gates) {
+      for (int g = 0; g < C::kCached; ++g) {
+        prefetch<true>(static_cast<S*>(a.gates) + (at * C::kCached + g) * H + u, n);
+      }
+    }
+    if (C::kHasCellState && a.cells) prefetch<true>(static_cast<A*>(a.cells) + at * H + u, n);
+    if (!a.weight_hr) prefetch<true>(static_cast<S*>(a.y) + at * a.state + u, n);
+  }
+
   FASTSEQ_INLINE void store_state(int64_t at, int64_t row, int64_t u, V h) {
     const V kept = rounded_to<A, S>(h);
     store_n<A>(static_cast<S*>(a.y) + at * a.state + u, kept, a.state - u);
@@ -106,7 +121,13 @@ struct ForwardSlice {
                                   }
                                 }
                               };
-    for_each_tile<A, kWideOf<C>>(hh, packed_hh, buf.now, buf.h_stride, active, run_cell);
+    const auto fetch_cell = [&](int64_t panel, int64_t row) __attribute__((always_inline)) {
+      const int64_t per = outputs_per_panel<A>(hh), u = panel * per;
+      const int64_t n = a.hidden - u < per ? a.hidden - u : per;
+      fetch_block(at0 + row, u, n);
+    };
+    for_each_tile<A, kWideOf<C>>(hh, packed_hh, buf.now, buf.h_stride, active, fetch_cell,
+                                 run_cell);
     if (!packed_hr) return;
     const auto run_projection = [&](int64_t panel, int64_t row, const A* tile)
                                     __attribute__((always_inline)) {
@@ -116,8 +137,9 @@ struct ForwardSlice {
                                           store_state(at0 + row, row, u, load<A>(tile + v * L));
                                       }
                                     };
+    const auto fetch_nothing = [](int64_t, int64_t) {};
     for_each_tile<A, kPlainWide>(hr_shape(shape), packed_hr, buf.mid, buf.m_stride, active,
-                                 run_projection);
+                                 fetch_nothing, run_projection);
   }
 
   void run(const A* packed) {

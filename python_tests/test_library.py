@@ -1,0 +1,166 @@
+"""info(), explain(), and what a broken installation says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fastseq
+from fastseq import _C, _library
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def two_threads() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_info() -> None:
+    info = fastseq.info()
+    assert list(info) == [
+        "fastseq",
+        "python",
+        "platform",
+        "torch",
+        "torch CUDA",
+        "built against torch",
+        "built with",
+        "CPU library",
+        "CPU capability",
+        "threads",
+        "CUDA kernels",
+        "CUDA architectures",
+        "GPUs",
+    ]
+    assert all(isinstance(value, str) and value for value in info.values())
+    assert info["fastseq"] == fastseq.__version__ == _C.build_info()["version"]
+    assert info["torch"] == torch.__version__
+    assert info["CPU capability"].startswith(_C.cpu_capability())
+    assert Path(info["CPU library"]).is_file()
+    assert info["threads"] == str(torch.get_num_threads())
+    assert (info["GPUs"] == "none") == (torch.cuda.device_count() == 0)
+
+
+def test_public_names() -> None:
+    assert all(hasattr(fastseq, name) for name in fastseq.__all__)
+    for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
+        assert name in fastseq.__all__
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_explain_many_rows() -> None:
+    said = fastseq.explain(fastseq.LSTM(8, 128), torch.zeros(30, 64, 8))
+    assert said.startswith("LSTM T=30, B=64, H=128: CPU kernels")
+    assert f"({_C.cpu_capability()})" in said
+    slices = _C.plan_recurrence(0, 30, 64, 128, 128, 2)["slices"]
+    assert slices > 1
+    assert f"{slices} slices of the batch, each with its own time loop" in said
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_explain_one_row_and_little_work() -> None:
+    one = fastseq.explain(fastseq.GRU(8, 128), torch.zeros(30, 1, 8))
+    assert one.endswith("one time loop: a single row cannot be split.")
+    little = fastseq.explain(fastseq.RNN(2, 2), torch.zeros(2, 2, 2))
+    assert little.startswith("RNN_TANH T=2, B=2, H=2")
+    assert little.endswith("too little work to wake a second thread.")
+    unbatched = fastseq.explain(fastseq.GRU(8, 128), torch.zeros(30, 8))
+    assert "T=30, B=1" in unbatched
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_explain_one_thread() -> None:
+    said = fastseq.explain(fastseq.LSTM(8, 128), torch.zeros(30, 64, 8))
+    assert said.endswith("one time loop: a single thread is allowed.")
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_explain_batch_first_and_projection() -> None:
+    module = fastseq.LSTM(8, 128, batch_first=True, proj_size=16)
+    assert "T=30, B=64, H=128, R=16" in fastseq.explain(module, torch.zeros(64, 30, 8))
+
+
+@pytest.mark.parametrize("module", [nn.LSTM(3, 4), nn.GRU(3, 4), nn.Linear(3, 4)])
+def test_explain_knows_only_its_own(module: nn.Module) -> None:
+    name = type(module).__name__
+    with pytest.raises(TypeError, match=f"was given a {name}; it knows fastseq.LSTM"):
+        fastseq.explain(module, torch.zeros(5, 2, 3))
+
+
+def test_planner() -> None:
+    assert _C.plan_recurrence(0, 30, 64, 128, 128, 1) == {"slices": 1}
+    for threads in (2, 4, 16):
+        slices = _C.plan_recurrence(0, 30, 64, 128, 128, threads)["slices"]
+        assert 1 < slices <= 64
+    assert _C.plan_recurrence(0, 1, 1, 128, 128, 8) == {"slices": 1}
+    with pytest.raises(ValueError, match="cell should be 0, 1, 2 or 3"):
+        _C.plan_recurrence(4, 30, 64, 128, 128, 1)
+
+
+def said_at_import(preparation: str) -> str:
+    """The last line of ``import fastseq`` in a fresh process, after some preparation."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{preparation}\nimport fastseq"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    return ran.stderr.strip().splitlines()[-1]
+
+
+def test_old_torch() -> None:
+    said = said_at_import("import torch; torch.__version__ = '2.4.1+cpu'")
+    assert said == (
+        "ImportError: fastseq needs torch 2.11 or newer, and this is torch 2.4.1+cpu. Run 'pip "
+        "install --upgrade torch'; fastseq need not be rebuilt."
+    )
+
+
+def test_missing_compiled_module() -> None:
+    said = said_at_import("import sys; sys.modules['fastseq._C'] = None")
+    assert said.startswith("ImportError: fastseq's compiled module fastseq._C could not be loaded")
+    assert f"It is looked for in {Path(fastseq.__file__).parent}" in said
+    assert "pip install -e ." in said
+
+
+REFUSE = """
+import torch
+load = torch.ops.load_library
+def refuse(path):
+    if 'fastseq_cpu' in path:
+        raise OSError('undefined symbol: torch_made_up')
+    load(path)
+torch.ops.load_library = refuse
+"""
+
+
+def test_library_that_does_not_load() -> None:
+    said = said_at_import(REFUSE)
+    assert said.startswith(f"ImportError: fastseq could not load {_library.CPU_LIBRARY}")
+    assert "undefined symbol: torch_made_up" in said
+    assert f"It was built for torch {_C.build_info()['torch']}" in said
+    assert f"and found torch {torch.__version__}" in said
+
+
+MISSING = """
+import pathlib, torch
+load = torch.ops.load_library
+torch.ops.load_library = lambda path: load(path.replace('libfastseq_cpu', 'libfastseq_gone'))
+"""
+
+
+def test_library_that_is_missing() -> None:
+    said = said_at_import(MISSING)
+    assert said.startswith(f"ImportError: fastseq could not load {_library.CPU_LIBRARY}")
+    assert "cannot open shared object file" in said
+    assert "--force-reinstall" in said
