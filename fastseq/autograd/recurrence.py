@@ -44,7 +44,7 @@ def _previous_states(y: Tensor, h0: Tensor, batch_sizes: Tensor, reverse: bool) 
 def _weight_gradient(
     grads: list[Tensor], y: Tensor, h0: Tensor, batch_sizes: Tensor | None, reverse: bool
 ) -> Tensor:
-    """Sum over all rows of gate gradient times previous state; ``grads`` hold the gates in order."""
+    """Sum over rows of gate gradient times previous state; ``grads`` hold the gates in order."""
     if batch_sizes is not None:
         previous = _previous_states(y, h0, batch_sizes, reverse)
         parts = [g.t() @ previous for g in grads]
