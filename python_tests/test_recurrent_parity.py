@@ -116,7 +116,7 @@ def test_one_hidden_unit(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_projection_wider_than_nothing_and_many_steps(kind: str) -> None:
+def test_many_steps(kind: str) -> None:
     options = {"proj_size": 1} if kind == "LSTM" else {}
     ours, native, tolerance = both(kind, 3, 8, dtype=torch.float64, **options)
     args = (numbers(200, 2, 3, dtype=torch.float64), states(native, 2))

@@ -179,7 +179,8 @@ FASTSEQ_INLINE Vec<A> rounded_to(Vec<A> v) {
 // Both: x = n ln 2 + r with |r| <= ln(2)/2, exp(x) = 2^n p(r). Adding and subtracting `magic`
 // rounds to the nearest integer and leaves it in the low bits of the mantissa. NaN stays NaN.
 FASTSEQ_INLINE VFloat exp_of(VFloat x) {
-  x = (x > 88.0f) ? VFloat{} + 88.0f : x;
+  const auto overflow = x > 88.0f;
+  x = overflow ? VFloat{} + 88.0f : x;
   x = (x < -87.0f) ? VFloat{} - 87.0f : x;
   const float magic = 12582912.0f;  // 1.5 * 2^23
   const VFloat shifted = x * 1.44269504088896341f + magic;
@@ -191,11 +192,13 @@ FASTSEQ_INLINE VFloat exp_of(VFloat x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  return p * bits_as<VFloat>((bits_as<IFloat>(shifted) << 23) + 0x3f800000);
+  p = p * bits_as<VFloat>((bits_as<IFloat>(shifted) << 23) + 0x3f800000);
+  return overflow ? VFloat{} + __builtin_inff() : p;
 }
 
 FASTSEQ_INLINE VDouble exp_of(VDouble x) {
-  x = (x > 709.0) ? VDouble{} + 709.0 : x;
+  const auto overflow = x > 709.0;
+  x = overflow ? VDouble{} + 709.0 : x;
   x = (x < -708.0) ? VDouble{} - 708.0 : x;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52
   const VDouble shifted = x * 1.4426950408889634074 + magic;
@@ -214,7 +217,8 @@ FASTSEQ_INLINE VDouble exp_of(VDouble x) {
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
   p = p * (r * r) + r + 1.0;
-  return p * bits_as<VDouble>((bits_as<IDouble>(shifted) << 52) + 0x3ff0000000000000LL);
+  p = p * bits_as<VDouble>((bits_as<IDouble>(shifted) << 52) + 0x3ff0000000000000LL);
+  return overflow ? VDouble{} + __builtin_inf() : p;
 }
 
 FASTSEQ_INLINE VFloat tanh_of(VFloat x) {
@@ -262,7 +266,7 @@ struct VecMath {
   }
   template <class V>
   static FASTSEQ_INLINE V relu_gradient(V h, V dh) {
-    return (h > 0) ? dh : V{};
+    return (h <= 0) ? V{} : dh;  // NaN passes
   }
 };
 

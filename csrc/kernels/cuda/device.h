@@ -133,7 +133,7 @@ struct Math {
   }
   template <class V>
   static FASTSEQ_HD V relu_gradient(V h, V dh) {
-    return h > V(0) ? dh : V(0);
+    return h <= V(0) ? V(0) : dh;  // NaN passes
   }
 
  private:
