@@ -52,7 +52,8 @@ def _load(path: Path) -> None:
         torch.ops.load_library(str(path))
     except OSError as error:
         raise ImportError(
-            f"fastseq could not load {path} ({error.__cause__ or error}). It was built for torch {built['torch']}"
+            f"fastseq could not load {path} ({error.__cause__ or error}). "
+            f"It was built for torch {built['torch']}"
             f"{' and CUDA ' + built['cuda'] if built['cuda'] else ''} and found torch "
             f"{torch.__version__}. Rebuild it for this environment: 'pip install "
             "--force-reinstall --no-deps fastseq'."
