@@ -32,7 +32,7 @@ def python(*args: str, capability: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *args],
         env=environment,
-        cwd=HERE.parent,
+        cwd=HERE,  # not the root: its fastseq/ would hide an installed one
         capture_output=True,
         text=True,
         timeout=300,

@@ -37,6 +37,7 @@ def without(hidden: list[str], *arguments: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
+        cwd=Path(__file__).parent,  # not the root: its fastseq/ would hide an installed one
         check=False,
     )
 

@@ -11,8 +11,6 @@ from torch import nn
 import fastseq
 from fastseq import _C, _library
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
 def two_threads() -> object:
@@ -108,7 +106,7 @@ def said_at_import(preparation: str) -> str:
     """The last line of ``import fastseq`` in a fresh process, after some preparation."""
     ran = subprocess.run(
         [sys.executable, "-c", f"{preparation}\nimport fastseq"],
-        cwd=ROOT,
+        cwd=Path(__file__).parent,  # not the root: its fastseq/ would hide an installed one
         capture_output=True,
         text=True,
         timeout=120,
