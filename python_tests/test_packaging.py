@@ -61,7 +61,9 @@ class Environment:
             (self.site / "torch.pth").write_text(sysconfig.get_path("platlib"))
 
     def pip(self, *arguments: str | Path, **options: object) -> str:
-        return succeed(self.python, "-m", "pip", "install", "-q", *arguments, **options)
+        # What the borrowed folder holds must not count as installed here.
+        command = (self.python, "-m", "pip", "install", "-q", "--ignore-installed")
+        return succeed(*command, *arguments, **options)
 
     def smoke(self) -> str:
         return succeed(self.python, "-c", SMOKE, self.folder, cwd=self.folder)
