@@ -2,7 +2,7 @@
 #include "../kernels/cpu/recurrence.h"
 
 #include "../kernels/cpu/plan.h"
-#include "recurrence_checks.h"
+#include "recurrence_call.h"
 
 namespace fastseq::ops {
 namespace {

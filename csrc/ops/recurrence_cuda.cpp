@@ -6,7 +6,7 @@
 #include <array>
 
 #include "../kernels/cuda/recurrence.h"
-#include "recurrence_checks.h"
+#include "recurrence_call.h"
 #include "recurrence_schema.h"
 
 namespace fastseq::ops {

@@ -1,9 +1,16 @@
 // The schema of every op. Implementations register themselves beside their code, one per device.
 #include <torch/csrc/stable/library.h>
 
+#include "images_schema.h"
 #include "recurrence_schema.h"
 
 STABLE_TORCH_LIBRARY(fastseq, m) {
   m.def(fastseq::ops::kRecurrenceSchema);
   m.def(fastseq::ops::kRecurrenceBackwardSchema);
+  m.def(fastseq::ops::kLrnSchema);
+  m.def(fastseq::ops::kLrnBackwardSchema);
+  m.def(fastseq::ops::kPoolSchema);
+  m.def(fastseq::ops::kPoolBackwardSchema);
+  m.def(fastseq::ops::kTrioSchema);
+  m.def(fastseq::ops::kTrioBackwardSchema);
 }

@@ -1,51 +1,11 @@
-// What the CPU and the CUDA op share: argument checks, sizes, and the outputs' allocation.
+// What the CPU and the CUDA op of the recurrence share: argument checks, sizes, and the outputs'
+// allocation.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <optional>
-#include <string>
-#include <tuple>
-#include <vector>
-
 #include "../kernels/cells.h"
+#include "checks.h"
 
 namespace fastseq::ops {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-inline DType dtype_of(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Float:
-      return DType::kFloat;
-    case ScalarType::Double:
-      return DType::kDouble;
-    case ScalarType::BFloat16:
-      return DType::kBFloat16;
-    case ScalarType::Half:
-      return DType::kHalf;
-    default:
-      STD_TORCH_CHECK(false,
-                      "fastseq: expected a tensor of float32, float64, bfloat16 or float16, got "
-                      "scalar type ",
-                      static_cast<int>(t.scalar_type()));
-  }
-}
-
-// The type of cell states that are kept for backward.
-inline ScalarType sum_type(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-inline std::string shape_string(const Tensor& t) {
-  std::string s = "[";
-  for (int64_t i = 0; i < t.dim(); ++i) s += (i ? ", " : "") + std::to_string(t.size(i));
-  return s + "]";
-}
 
 inline void check_shape(const Tensor& t, const std::vector<int64_t>& shape, const Tensor& like,
                         const char* name) {
@@ -156,11 +116,6 @@ struct Sizes {
     }
   }
 };
-
-inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& shape,
-                         std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_empty(like, shape, dtype);
-}
 
 using ForwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
