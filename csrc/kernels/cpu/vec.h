@@ -8,7 +8,7 @@
 
 #include "../types.h"
 
-#if defined(__F16C__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -146,7 +146,42 @@ FASTSEQ_INLINE void store(S* p, Vec<A> v) {
   Memory<A, S>::store(p, v);
 }
 
-// The first n lanes; the others load as zero and are not stored.
+// The first n lanes; the others load as zero and are not stored. n may exceed the lanes.
+#if defined(__AVX512F__)
+FASTSEQ_INLINE uint32_t first_lanes(int64_t n) { return (1u << n) - 1u; }
+
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> load_n(const S* p, int64_t n) {
+  if (n >= lanes_of<A>) return load<A>(p);
+  const uint32_t mask = first_lanes(n);
+  if constexpr (sizeof(S) == 8) {
+    return bits_as<Vec<A>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+  } else if constexpr (sizeof(S) == 4) {
+    return bits_as<Vec<A>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
+  } else {
+    const __m256i s = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p);
+    S buffer[lanes_of<A>];
+    __builtin_memcpy(buffer, &s, sizeof(s));  // stays in a register
+    return load<A>(buffer);
+  }
+}
+template <class A, class S>
+FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
+  if (n >= lanes_of<A>) return store<A>(p, v);
+  const uint32_t mask = first_lanes(n);
+  if constexpr (sizeof(S) == 8) {
+    _mm512_mask_storeu_epi64(p, static_cast<__mmask8>(mask), bits_as<__m512i>(v));
+  } else if constexpr (sizeof(S) == 4) {
+    _mm512_mask_storeu_epi32(p, static_cast<__mmask16>(mask), bits_as<__m512i>(v));
+  } else {
+    S buffer[lanes_of<A>];
+    store<A>(buffer, v);
+    __m256i s;
+    __builtin_memcpy(&s, buffer, sizeof(s));
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(mask), s);
+  }
+}
+#else
 template <class A, class S>
 FASTSEQ_INLINE Vec<A> load_n(const S* p, int64_t n) {
   if (n >= lanes_of<A>) return load<A>(p);
@@ -161,6 +196,7 @@ FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
   store<A>(buffer, v);
   for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
 }
+#endif
 
 // v as it reads back after a store: the state that the next step uses is the state that was saved.
 template <class A, class S>
