@@ -1,13 +1,25 @@
-"""fastseq: drop-in LSTM, GRU and RNN for PyTorch on fused C++/CUDA kernels.
+"""fastseq: drop-in recurrent, normalization and pooling layers for PyTorch on fused kernels.
 
-``fastseq.LSTM`` takes the place of ``torch.nn.LSTM``: the same arguments, parameters and results.
+``fastseq.LSTM`` takes the place of ``torch.nn.LSTM``, ``fastseq.LocalResponseNorm`` of
+``torch.nn.LocalResponseNorm``, and so on: the same arguments, parameters and results.
 """
 
 from fastseq import _library as _library  # loads the kernels, or says why it cannot
 from fastseq import functional, reference
 from fastseq._info import explain, info
 from fastseq._version import __version__
-from fastseq.nn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from fastseq.nn import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LocalResponseNorm,
+    LSTMCell,
+    MaxPool2d,
+    ReLULRNMaxPool2d,
+    RNNCell,
+)
+from fastseq.swap import swap
 
 __all__ = [
     "GRU",
@@ -15,10 +27,14 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "LocalResponseNorm",
+    "MaxPool2d",
     "RNNCell",
+    "ReLULRNMaxPool2d",
     "__version__",
     "explain",
     "functional",
     "info",
     "reference",
+    "swap",
 ]

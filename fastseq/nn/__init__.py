@@ -1,6 +1,19 @@
 """Drop-in modules for those of torch.nn."""
 
 from fastseq.nn.cells import GRUCell, LSTMCell, RNNCell
+from fastseq.nn.lrn import LocalResponseNorm
+from fastseq.nn.pool import MaxPool2d
 from fastseq.nn.recurrent import GRU, LSTM, RNN
+from fastseq.nn.trio import ReLULRNMaxPool2d
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "RNNCell",
+    "ReLULRNMaxPool2d",
+]

@@ -9,7 +9,7 @@ namespace {
 // Pixels of a tile of [C, pixels]: the rings should stay in the first-level cache.
 constexpr int64_t kForwardPixels = 512, kBackwardPixels = 256;
 // Bytes of one buffer of a tile of [pixels, C].
-constexpr int64_t kRowBytes = 8'192;
+constexpr int64_t kRowBytes = 4'096;
 
 template <class A>
 int64_t rows_of_tile(const LrnWindow& lrn, int64_t channels) {
@@ -74,7 +74,10 @@ void forward_item(const LrnForward& a, const ImagesPlan& plan, int64_t i,
   S* const y = static_cast<S*>(a.y) + tile.at;
   lrn_forward_planes<Kind, kSize>(
       lrn, static_cast<const S*>(a.x) + tile.at, P, C, tile.pixels, scratch,
-      [&](int64_t c, int64_t p, V v) { store_n<A>(y + c * P + p, v, tile.pixels - p); },
+      [&](int64_t c, int64_t p, V v) {
+        prefetch_to_write(y + (c + 1) * P + p);
+        store_n<A>(y + c * P + p, v, tile.pixels - p);
+      },
       [](int64_t) {});
 }
 
@@ -92,8 +95,14 @@ void backward_item(const LrnBackward& a, const ImagesPlan& plan, int64_t i,
     S* const dx = static_cast<S*>(a.grad_x) + tile.at;
     lrn_backward_rows<Kind, kSize>(
         lrn, static_cast<const S*>(a.x) + tile.at, C, tile.rows, scratch,
-        [&](int64_t r, int64_t c) { return load_n<A>(g + r * C + c, C - c); },
-        [&](int64_t r, int64_t c, V v) { store_n<A>(dx + r * C + c, v, C - c); });
+        [&](int64_t r, int64_t c) {
+          prefetch_to_read(g + (r + tile.rows) * C + c);
+          return load_n<A>(g + r * C + c, C - c);
+        },
+        [&](int64_t r, int64_t c, V v) {
+          prefetch_to_write(dx + (r + tile.rows) * C + c);
+          store_n<A>(dx + r * C + c, v, C - c);
+        });
     return;
   }
   const PlanesTile tile(a.images, plan, i);
@@ -101,8 +110,14 @@ void backward_item(const LrnBackward& a, const ImagesPlan& plan, int64_t i,
   S* const dx = static_cast<S*>(a.grad_x) + tile.at;
   lrn_backward_planes<Kind, kSize>(
       lrn, static_cast<const S*>(a.x) + tile.at, P, C, tile.pixels, scratch, [](int64_t) {},
-      [&](int64_t c, int64_t p) { return load_n<A>(g + c * P + p, tile.pixels - p); },
-      [&](int64_t c, int64_t p, V v) { store_n<A>(dx + c * P + p, v, tile.pixels - p); });
+      [&](int64_t c, int64_t p) {
+        prefetch_to_read(g + (c + 1) * P + p);
+        return load_n<A>(g + c * P + p, tile.pixels - p);
+      },
+      [&](int64_t c, int64_t p, V v) {
+        prefetch_to_write(dx + (c + 1) * P + p);
+        store_n<A>(dx + c * P + p, v, tile.pixels - p);
+      });
 }
 
 template <class S>

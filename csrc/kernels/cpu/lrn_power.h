@@ -62,11 +62,16 @@ FASTSEQ_INLINE VFloat root_estimate(VFloat s) {
 }
 FASTSEQ_INLINE void roots(VFloat s, VFloat& r, VFloat& f) {
   const VFloat end = root_estimate(s);  // exact at 0 and infinity, where Newton's step is not
-  const auto inside = (s > 0.0f) & (s < __builtin_inff());
   const VFloat root = reciprocal_root(s, end);
   const VFloat half = reciprocal_root(root, root_estimate(root));
-  r = inside ? root : end;
-  f = inside ? root * (root * half) : end;
+  constexpr int kZeroOrInfinite = 0x02 | 0x04 | 0x08 | 0x10;
+  const __mmask16 ends = _mm512_fpclass_ps_mask(bits_as<__m512>(s), kZeroOrInfinite);
+  const auto chosen = [&](VFloat inside) {
+    return bits_as<VFloat>(
+        _mm512_mask_blend_ps(ends, bits_as<__m512>(inside), bits_as<__m512>(end)));
+  };
+  r = chosen(root);
+  f = chosen(root * (root * half));
 }
 #endif
 

@@ -88,9 +88,16 @@ struct RingSum {
   }
 };
 
+// Elements from row to row of a ring. The added cache line keeps rows from meeting in the low bits
+// of their addresses, where a load would wait for a store to another row.
+template <class A>
+FASTSEQ_INLINE int64_t ring_stride(int64_t pixels) {
+  return whole_vectors<A>(pixels) + 64 / static_cast<int64_t>(sizeof(A));
+}
+
 template <class A>
 FASTSEQ_INLINE int64_t forward_planes_scratch(const LrnWindow& w, int64_t pixels) {
-  return w.size * whole_vectors<A>(pixels);
+  return w.size * ring_stride<A>(pixels);
 }
 
 // emit(c, p, y): y of channel c at the tile's pixels p, p + 1, ...; done(c): the channel is over.
@@ -103,7 +110,7 @@ FASTSEQ_INLINE void lrn_forward_planes(const LrnNumbers<typename Kind::A>& lrn,
   using V = typename Kind::V;
   const int64_t L = Kind::L;
   const Power<A, Kind::kBeta> power(lrn.beta);
-  const Ring<A, kSize> squares{scratch, lrn.size, whole_vectors<A>(pixels)};
+  const Ring<A, kSize> squares{scratch, lrn.size, ring_stride<A>(pixels)};
   squares.clear();
   for (int64_t j = 0; j < lrn.after && j < channels; ++j) {
     A* const to = squares.row(j);
@@ -121,6 +128,7 @@ FASTSEQ_INLINE void lrn_forward_planes(const LrnNumbers<typename Kind::A>& lrn,
     for (int64_t p = 0; p < pixels; p += L) {
       V square{};
       if (ahead) {
+        prefetch_to_read(ahead + channel_stride + p);
         square = Kind::input(ahead + p, pixels - p);
         square = square * square;
       }
@@ -134,7 +142,7 @@ FASTSEQ_INLINE void lrn_forward_planes(const LrnNumbers<typename Kind::A>& lrn,
 
 template <class A>
 FASTSEQ_INLINE int64_t backward_planes_scratch(const LrnWindow& w, int64_t pixels) {
-  return (2 * w.size + w.before() + 1) * whole_vectors<A>(pixels);
+  return (2 * w.size + w.before() + 1) * ring_stride<A>(pixels);
 }
 
 // begin(c): the gradient of channel c is about to be asked for; grad(c, p): that gradient;
@@ -146,7 +154,7 @@ FASTSEQ_INLINE void lrn_backward_planes(const LrnNumbers<typename Kind::A>& lrn,
                                         const Begin& begin, const Grad& grad, const Emit& emit) {
   using A = typename Kind::A;
   using V = typename Kind::V;
-  const int64_t L = Kind::L, stride = whole_vectors<A>(pixels);
+  const int64_t L = Kind::L, stride = ring_stride<A>(pixels);
   const Power<A, Kind::kBeta> power(lrn.beta);
   const Ring<A, kSize> squares{scratch, lrn.size, stride};
   const Ring<A, kSize> terms{squares.base + lrn.size * stride, lrn.size, stride};
@@ -176,6 +184,7 @@ FASTSEQ_INLINE void lrn_backward_planes(const LrnNumbers<typename Kind::A>& lrn,
       const int64_t n = pixels - p;
       V square{}, term{};
       if (ahead) {
+        prefetch_to_read(ahead + channel_stride + p);
         square = Kind::input(ahead + p, n);
         square = square * square;
       }
@@ -266,6 +275,7 @@ FASTSEQ_INLINE void lrn_backward_rows(const LrnNumbers<typename Kind::A>& lrn,
     A* const squares = all_squares + r * stride + lrn.before;
     for (int64_t c = 0; c < channels; c += L) {
       const V v = Kind::input(x + r * channels + c, channels - c);
+      prefetch_to_read(x + (rows + r) * channels + c);
       store<A>(squares + c, v * v);
     }
   }

@@ -1,5 +1,7 @@
 // Overlapping max-pool on a CPU: one read of x, one write of y and of a byte per output; backward
 // one read of these and one write of grad_x.
+#include <type_traits>
+
 #include "images_table.h"
 #include "pool_walk.h"
 
@@ -12,7 +14,9 @@ constexpr int64_t kPlanePixels = 65'536;  // larger planes are cut into bands of
 template <class A>
 ImagesPlan plan_of(const Images& images, int64_t rows, int64_t scratch) {
   constexpr auto bytes = static_cast<int64_t>(sizeof(A));
-  if (images.channels_last) return images_plan(images.batch * rows, 1, images.numel(), 0);
+  if (images.channels_last) {
+    return images_plan(images.batch * rows, 1, images.numel(), bytes * scratch);
+  }
   const int64_t each = images.pixels() / rows;
   const int64_t tile = even_tile(rows, clamped(kPlanePixels / (each > 0 ? each : 1), 1, rows), 1);
   return images_plan(images.batch * images.channels * pieces(rows, tile), tile, images.numel(),
@@ -47,7 +51,7 @@ struct PoolForwardItems {
       S* const y = static_cast<S*>(a.y) + at;
       O* const offsets = kSave ? static_cast<O*>(a.offsets) + at : nullptr;
       walk.run(
-          band.first, band.last, [&](int64_t h, A* to) { load_row(to, x + h * W, W); },
+          band.first, band.last, [&](int64_t h) { return x + h * W; },
           [&](int64_t o_h, int64_t o_w, int64_t n, Vec<A> value, Places<A> place) {
             store_n<A>(y + o_h * outs + o_w, value, n);
             if constexpr (kSave) store_places<A>(offsets + o_h * outs + o_w, place, n);
@@ -101,16 +105,20 @@ struct PoolBackwardItems {
     }
   }
 
-  static void pixels(const PoolBackward& a, int64_t begin, int64_t end) {
+  static void pixels(const PoolBackward& a, int64_t begin, int64_t end, A* line) {
     const int64_t H = a.images.height, W = a.images.width, C = a.images.channels;
     const int64_t outs = a.pool.h.out * a.pool.w.out * C;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / H, h = i % H;
+      const S* const grad = static_cast<const S*>(a.grad_y) + image * outs;
+      const O* const offsets = static_cast<const O*>(a.offsets) + image * outs;
       S* const dx = static_cast<S*>(a.grad_x) + i * W * C;
-      pool_gradient_pixels<A, Window>(
-          a.pool, h, W, C, static_cast<const S*>(a.grad_y) + image * outs,
-          static_cast<const O*>(a.offsets) + image * outs,
-          [&](int64_t w, int64_t c, int64_t n, Vec<A> sum) { store_n<A>(dx + w * C + c, sum, n); });
+      if constexpr (std::is_same_v<A, S>) {
+        pool_gradient_pixels<A, Window>(a.pool, h, W, C, grad, offsets, dx);
+      } else {
+        pool_gradient_pixels<A, Window>(a.pool, h, W, C, grad, offsets, line);
+        store_row(dx, line, W * C);
+      }
     }
   }
 };
@@ -121,11 +129,16 @@ struct Pool {
 
   static ImagesPlan plan_forward(const PoolForward& a, int64_t) {
     const PlanePool<A, true, Known<0, 0>> walk(a.pool, a.images.height, a.images.width, nullptr);
-    return plan_of<A>(a.images, a.pool.h.out, walk.size);
+    return plan_of<A>(a.images, a.pool.h.out, a.images.channels_last ? 0 : walk.size);
   }
   static ImagesPlan plan_backward(const PoolBackward& a, int64_t) {
-    const PlaneGradient<A, Known<0, 0>> walk(a.pool, a.images.width, nullptr);
-    return plan_of<A>(a.images, a.images.height, walk.size + line_size<A>(a.images.width));
+    const Images& images = a.images;
+    if (images.channels_last) {
+      const int64_t line = std::is_same_v<A, S> ? 0 : images.width * images.channels;
+      return plan_of<A>(images, images.height, whole_vectors<A>(line));
+    }
+    const PlaneGradient<A, Known<0, 0>> walk(a.pool, images.width, nullptr);
+    return plan_of<A>(images, images.height, walk.size + line_size<A>(images.width));
   }
 
   template <class O, bool kSave>
@@ -149,7 +162,7 @@ struct Pool {
                           int64_t last, void* scratch) {
     with_window<O>(a.pool, [&](auto window) {
       using Items = PoolBackwardItems<S, O, decltype(window)>;
-      if (a.images.channels_last) return Items::pixels(a, first, last);
+      if (a.images.channels_last) return Items::pixels(a, first, last, static_cast<A*>(scratch));
       Items::planes(a, plan, first, last, static_cast<A*>(scratch));
     });
   }

@@ -30,6 +30,11 @@ void copy_row(A* to, const A* from, int64_t n) {
   __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(A));
 }
 
+// A tile jumps from row to row too soon for the hardware to see a stream, so the next row is asked
+// for while this one is worked on. The address may lie outside any tensor: it is a hint.
+FASTSEQ_INLINE void prefetch_to_read(const void* p) { __builtin_prefetch(p, 0); }
+FASTSEQ_INLINE void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1); }
+
 FASTSEQ_INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }

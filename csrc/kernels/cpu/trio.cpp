@@ -59,10 +59,7 @@ void forward_planes(const TrioForward& a, const ImagesPlan& plan, int64_t item,
   pool.prepare();
   A* const lrn_scratch = pool_scratch + whole_vectors<A>(pool.size);
   const S* const x = static_cast<const S*>(a.x) + (image * C * H + rows.begin) * W;
-  const auto fetch = [&](int64_t h, A* to) {
-    const A* const from = band + (h - rows.begin) * W;
-    for (int64_t w = 0; w < W; w += Kind::L) store<A>(to + w, load_n<A>(from + w, W - w));
-  };
+  const auto row = [&](int64_t h) { return band + (h - rows.begin) * W; };
   lrn_forward_planes<Kind, kSize>(
       LrnNumbers<A>(a.lrn), x, H * W, C, pixels, lrn_scratch,
       [&](int64_t, int64_t p, V v) { store<A>(band + p, rounded_to<A, S>(v)); },
@@ -70,7 +67,7 @@ void forward_planes(const TrioForward& a, const ImagesPlan& plan, int64_t item,
         const int64_t at = (image * C + c) * a.pool.h.out * outs;
         S* const y = static_cast<S*>(a.y) + at;
         O* const offsets = kSave ? static_cast<O*>(a.offsets) + at : nullptr;
-        pool.run(first, last, fetch,
+        pool.run(first, last, row,
                  [&](int64_t o_h, int64_t o_w, int64_t n, V value, Places<A> place) {
                    store_n<A>(y + o_h * outs + o_w, value, n);
                    if constexpr (kSave) store_places<A>(offsets + o_h * outs + o_w, place, n);
@@ -149,7 +146,10 @@ void backward_planes(const TrioBackward& a, const ImagesPlan& plan, int64_t item
         }
       },
       [&](int64_t, int64_t p) { return rounded_to<A, S>(load<A>(band + p)); },
-      [&](int64_t c, int64_t p, V v) { store_n<A>(dx + c * H * W + p, v, pixels - p); });
+      [&](int64_t c, int64_t p, V v) {
+        prefetch_to_write(dx + (c + 1) * H * W + p);
+        store_n<A>(dx + c * H * W + p, v, pixels - p);
+      });
 }
 
 // One row of [H, W, C].
@@ -164,14 +164,11 @@ void backward_pixels(const TrioBackward& a, const ImagesPlan&, int64_t item,
   A* const line = scratch;  // the gradient of the normalized row
   A* const lrn_scratch = line + whole_vectors<A>(W * C) + Kind::L;
   pool_gradient_pixels<A, Window>(a.pool, h, W, C, static_cast<const S*>(a.grad_y) + image * outs,
-                                  static_cast<const O*>(a.offsets) + image * outs,
-                                  [&](int64_t w, int64_t c, int64_t, V sum) {
-                                    store<A>(line + w * C + c, rounded_to<A, S>(sum));
-                                  });
+                                  static_cast<const O*>(a.offsets) + image * outs, line);
   S* const dx = static_cast<S*>(a.grad_x) + item * W * C;
   lrn_backward_rows<Kind, kSize>(
       LrnNumbers<A>(a.lrn), static_cast<const S*>(a.x) + item * W * C, C, W, lrn_scratch,
-      [&](int64_t w, int64_t c) { return load_n<A>(line + w * C + c, C - c); },
+      [&](int64_t w, int64_t c) { return rounded_to<A, S>(load_n<A>(line + w * C + c, C - c)); },
       [&](int64_t w, int64_t c, V v) { store_n<A>(dx + w * C + c, v, C - c); });
 }
 

@@ -198,6 +198,18 @@ FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
 }
 #endif
 
+#if defined(__AVX512F__)
+constexpr bool kMaskedLoads = true;
+#else
+constexpr bool kMaskedLoads = false;
+#endif
+
+// load_n for an n that may be 0 or less.
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> load_up_to(const S* p, int64_t n) {
+  return load_n<A>(p, n < 0 ? 0 : n);
+}
+
 // v as it reads back after a store: the state that the next step uses is the state that was saved.
 template <class A, class S>
 FASTSEQ_INLINE Vec<A> rounded_to(Vec<A> v) {

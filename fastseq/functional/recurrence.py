@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from fastseq.autograd import Recurrence
 from fastseq.ops import Cell
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = ["autocasts", "gru", "lstm", "rnn"]
 
 
 def autocasts(device_type: str) -> bool:

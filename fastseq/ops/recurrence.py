@@ -1,4 +1,4 @@
-"""Typed Python face of ``torch.ops.fastseq``: calls, output shapes for tracing, and gradients.
+"""The recurrence of ``torch.ops.fastseq``: calls, and output shapes for tracing.
 
 Everything here works on one layer in one direction. ``T`` steps, ``B`` batch, ``H`` hidden size,
 ``R`` size of the hidden state (``H``, or the projection's), ``G`` gates, ``C`` saved values per
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq import _library as _library  # registers the ops
+from fastseq.ops._common import refuse_gradients
 
 
 class Cell(IntEnum):
@@ -84,7 +84,7 @@ def recurrence(
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit together, or a gradient would be lost.
     """
-    _refuse_gradients(pre, h0, c0, weight_hh, bias_hn, weight_hr)
+    refuse_gradients(pre, h0, c0, weight_hh, bias_hn, weight_hr)
     return Forward(
         *torch.ops.fastseq.recurrence(
             pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, int(cell), reverse, save
@@ -110,7 +110,7 @@ def recurrence_backward(
     reverse: bool,
 ) -> Backward:
     """Run the time loop of back-propagation through time; arguments as forward returned them."""
-    _refuse_gradients(
+    refuse_gradients(
         grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0, weight_hh
     )
     return Backward(
@@ -132,14 +132,6 @@ def recurrence_backward(
             reverse,
         )
     )
-
-
-def _refuse_gradients(*tensors: Tensor | None) -> None:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        raise RuntimeError(
-            "fastseq.ops has no gradients, and an argument requires one. Use fastseq.functional "
-            "or fastseq.autograd, or call this under torch.no_grad()."
-        )
 
 
 def _rows(like: Tensor, width: int) -> list[int]:

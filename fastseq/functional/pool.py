@@ -1,0 +1,100 @@
+"""Max-pooling as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as native
+
+from fastseq.autograd import MaxPool2d
+from fastseq.functional.lrn import DTYPES
+from fastseq.ops.pool import Pair, Window
+from fastseq.reference.pool import places
+
+Size = int | Sequence[int]
+
+
+def _pair(value: Size) -> Pair | None:
+    """(height, width); None if the value is neither a number nor two of them."""
+    if isinstance(value, int):
+        return value, value
+    values = tuple(value)
+    if not all(isinstance(v, int) for v in values) or len(values) not in (1, 2):
+        return None
+    return (values[0], values[-1])
+
+
+def window_of(
+    kernel_size: Size, stride: Size | None, padding: Size, dilation: Size
+) -> Window | None:
+    """The window in pairs, or None where torch.nn would not take it either."""
+    if stride is None or (not isinstance(stride, int) and len(stride) == 0):
+        stride = kernel_size
+    pairs = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
+    if any(pair is None for pair in pairs):
+        return None
+    window = Window(*(pair for pair in pairs if pair is not None))
+    for kernel, step, pad, gap in zip(*window, strict=True):
+        if kernel < 1 or step < 1 or gap < 1 or not 0 <= pad <= ((kernel - 1) * gap + 1) // 2:
+            return None
+    return window
+
+
+def poolable(input: Tensor, window: Window | None, ceil_mode: bool) -> bool:
+    """Whether the kernels take this input and window."""
+    if window is None or input.dim() not in (3, 4) or input.dtype not in DTYPES:
+        return False
+    if any(size == 0 for size in input.shape[-3:]):
+        return False
+    return all(window.outputs(input.shape[side - 2], side, ceil_mode) > 0 for side in (0, 1))
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Largest value in each window: ``torch.nn.functional.max_pool2d``, in values and gradients.
+
+    Of equal values the first in row-major order counts, NaN counts as largest, and padding never
+    does. Backward needs a byte for each output (torch.nn: an int64 index), writes every gradient
+    once and is deterministic.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        kernel_size: of the window; like all sizes a number or (height, width).
+        stride: from window to window; ``kernel_size`` by default. Smaller: overlapping pooling.
+        padding: implicit -inf on both sides, at most half the window.
+        dilation: from pixel to pixel in a window.
+        ceil_mode: a last, incomplete window counts.
+        return_indices: also return the pixel of each maximum, int64, as its number in the plane.
+
+    Returns:
+        (N, C, oH, oW) or (C, oH, oW), in input's memory format; with ``return_indices`` a pair.
+
+    Raises:
+        RuntimeError: as torch.nn does, and in its words.
+    """
+    window = window_of(kernel_size, stride, padding, dilation)
+    if window is None or not poolable(input, window, ceil_mode):
+        # Not ours (integers), or a mistake: torch.nn computes it, or says what is wrong.
+        call: Any = native.max_pool2d_with_indices if return_indices else native.max_pool2d
+        stride = kernel_size if stride is None else stride
+        result: Tensor | tuple[Tensor, Tensor] = call(
+            input, kernel_size, stride, padding, dilation, ceil_mode
+        )
+        return result
+    if torch.is_grad_enabled() and input.requires_grad:
+        y, offsets = MaxPool2d.apply(input, window, ceil_mode)
+    else:
+        y, offsets = torch.ops.fastseq.max_pool2d(input, *window, ceil_mode, return_indices)
+    if not return_indices:
+        return y  # type: ignore[no-any-return]
+    return y, places(offsets, input.shape[-2], input.shape[-1], window)

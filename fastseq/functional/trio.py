@@ -1,0 +1,61 @@
+"""ReLU, LRN and max-pooling in one pass, as a function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastseq.autograd import ReLULRNMaxPool2d
+from fastseq.functional.lrn import DTYPES, local_response_norm
+from fastseq.functional.pool import Size, max_pool2d, poolable, window_of
+
+
+def relu_lrn_max_pool2d(
+    x: Tensor,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    kernel_size: Size = 3,
+    stride: Size | None = 2,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """``max_pool2d(local_response_norm(relu(x)))``: AlexNet's layer end, in one pass.
+
+    x is read once and the pooled result written once; the numbers are those of fastseq's three ops
+    in a row, bit by bit. Backward reads x, the gradient and a byte for each output, recomputes the
+    rest, and writes once.
+
+    Args:
+        x: (N, C, H, W).
+        size: of the normalization's window, in channels.
+        alpha: the scale, divided by ``size``.
+        beta: the exponent.
+        k: the constant.
+        kernel_size: of the pooling window; like all its sizes a number or (height, width).
+        stride: from window to window; ``kernel_size`` if None.
+        padding: implicit -inf on both sides, at most half the window.
+        dilation: from pixel to pixel in a window.
+        ceil_mode: a last, incomplete window counts.
+
+    Returns:
+        (N, C, oH, oW), in x's memory format.
+
+    Raises:
+        ValueError, RuntimeError: as the op that the mistake belongs to does.
+    """
+    window = window_of(kernel_size, stride, padding, dilation)
+    fits = x.dim() == 4 and size >= 1 and x.dtype in DTYPES and x.numel() > 0
+    if not fits or window is None or not poolable(x, window, ceil_mode):
+        y = local_response_norm(x.relu(), size, alpha, beta, k)
+        pooled = max_pool2d(y, kernel_size, stride, padding, dilation, ceil_mode)
+        assert isinstance(pooled, Tensor)
+        return pooled
+    numbers = (size, float(alpha), float(beta), float(k))
+    if torch.is_grad_enabled() and x.requires_grad:
+        out: tuple[Tensor, Tensor] = ReLULRNMaxPool2d.apply(x, *numbers, window, ceil_mode)
+    else:
+        out = torch.ops.fastseq.relu_lrn_max_pool2d(x, *numbers, *window, ceil_mode, False)
+    return out[0]

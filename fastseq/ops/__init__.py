@@ -1,0 +1,25 @@
+"""Typed Python face of ``torch.ops.fastseq``: calls, output shapes for tracing, batching for vmap.
+
+These have no gradients (``fastseq.autograd`` does) and say so when one is asked of them.
+"""
+
+from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
+from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
+from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurrence_backward
+from fastseq.ops.trio import relu_lrn_max_pool2d, relu_lrn_max_pool2d_backward
+
+__all__ = [
+    "Backward",
+    "Cell",
+    "Forward",
+    "Pooled",
+    "Window",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "recurrence",
+    "recurrence_backward",
+    "relu_lrn_max_pool2d",
+    "relu_lrn_max_pool2d_backward",
+]
