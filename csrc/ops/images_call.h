@@ -90,9 +90,9 @@ inline PoolSide pool_side(int64_t pixels, int64_t kernel, int64_t stride, int64_
                   "fastseq: max_pool2d needs kernel_size, stride and dilation above 0 and padding "
                   "of at least 0, got ",
                   kernel, ", ", stride, ", ", dilation, " and ", padding);
-  STD_TORCH_CHECK(padding <= ((kernel - 1) * dilation + 1) / 2,
+  STD_TORCH_CHECK(padding <= kernel / 2,
                   "fastseq: max_pool2d needs a padding of at most half the window, got ", padding,
-                  " for a kernel_size of ", kernel, " and a dilation of ", dilation);
+                  " for a kernel_size of ", kernel);
   const int64_t room = pixels + 2 * padding - dilation * (kernel - 1) - 1;
   const int64_t up = room + (ceil_mode ? stride - 1 : 0);
   int64_t out = (up >= 0 ? up / stride : -((-up + stride - 1) / stride)) + 1;

@@ -38,7 +38,7 @@ def window_of(
         return None
     window = Window(*(pair for pair in pairs if pair is not None))
     for kernel, step, pad, gap in zip(*window, strict=True):
-        if kernel < 1 or step < 1 or gap < 1 or not 0 <= pad <= ((kernel - 1) * gap + 1) // 2:
+        if kernel < 1 or step < 1 or gap < 1 or not 0 <= pad <= kernel // 2:
             return None
     return window
 
