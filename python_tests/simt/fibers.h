@@ -28,16 +28,16 @@ class Fibers {
     if (current_->finished) current_->body = &body;
     current_->finished = false;
     enter();
-    if (failure_) {
-      // The others stop in the middle of their kernel for ever: they own nothing.
-      for (auto& fiber : all_) fiber->started = false, fiber->finished = true;
-      std::rethrow_exception(std::exchange(failure_, nullptr));
-    }
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
   bool finished(int i) const { return all_[static_cast<size_t>(i)]->finished; }
   void pause() {
     Fiber* const me = current_;
     if (_setjmp(me->place) == 0) _longjmp(scheduler_, 1);
+  }
+  // Forgets fibers that stopped in the middle of a kernel: their frames own nothing.
+  void abandon() {
+    for (auto& fiber : all_) fiber->started = false, fiber->finished = true;
   }
 
  private:

@@ -63,6 +63,7 @@ class Machine {
       for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random(i)]);
       for (int64_t b : order) run_block(b, shared);
     } catch (const Fault& fault) {
+      fibers_.abandon();
       error_ = fault.what();
       return error_.c_str();
     }
@@ -204,6 +205,8 @@ class Machine {
       if (state == State::kBarrier && ++at_barrier == threads) {
         for (int t = 0; t < threads; ++t) {
           if (!together(0, t)) diverged(0, t);
+        }
+        for (int t = 0; t < threads; ++t) {
           team_[t].state = State::kReady;
           ready_.push_back(t);
         }
