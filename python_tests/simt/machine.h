@@ -89,6 +89,7 @@ class Machine {
       fail("touches element " + std::to_string(i) + " of an array of " + std::to_string(count) +
            " in shared memory");
     }
+    if (at % static_cast<int64_t>(bytes)) fail("makes a misaligned access to shared memory");
     maybe_yield();
     check(shadow_[static_cast<size_t>(at)], write, "shared memory, byte", at);
     if (!write && shadow_[static_cast<size_t>(at)].writer == 0) {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_cases import (
+from simt_build import Machine
+from simt_cases import (
     DTYPES,
     FORMATS,
     POOLS,
@@ -16,7 +17,6 @@ from image_cases import (
     poisoned,
     same,
 )
-from simt_build import Machine
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("machine")

@@ -24,7 +24,8 @@ FASTSEQ_KERNEL last_backward_kernel(Of<S, LrnBackward> a, Norm<S, N> norm, bool 
 }
 
 template <class S, bool kWithin>
-FASTSEQ_KERNEL direct_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm) {
+FASTSEQ_KERNEL_OF(device::kBlock, 3)
+direct_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm) {
   direct_backward<S, kWithin, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)});
 }
 

@@ -68,7 +68,8 @@ trio_last_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window<kFixed> window
 }
 
 template <class S, class O, bool kFixed>
-FASTSEQ_KERNEL trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<kFixed> window) {
+FASTSEQ_KERNEL_OF(device::kBlock, 3)
+trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<kFixed> window) {
   direct_backward<S, false, Relu>(a, norm, chosen<S, O>(a, window));
 }
 

@@ -75,7 +75,6 @@ class Lrn:
         return self.size, self.alpha, self.beta, self.k
 
     def exact(self, x: Tensor) -> Tensor:
-        x = x.double() if not x.requires_grad else x
         if not self.within:
             return F.local_response_norm(x, *self.parameters)
         left, right = self.size // 2, (self.size - 1) // 2
