@@ -10,10 +10,11 @@ from simt_build import Machine
 
 
 @pytest.fixture(scope="session")
-def simt_library(request: pytest.FixtureRequest) -> Machine:
-    cache = request.config.cache
-    assert cache is not None
-    return simt_build.load(cache.mkdir("simt"))
+def simt_library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Machine:
+    cache = getattr(request.config, "cache", None)  # pytest may run without
+    return simt_build.load(cache.mkdir("simt") if cache else tmp_path_factory.mktemp("simt"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 OPS = ("recurrence", "lrn", "pool", "trio")
+# Switching fibers by longjmp looks like an error to the fortified C library.
 FLAGS = (
     "-std=gnu++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-ffp-contract=off",
-    "-DFASTSEQ_SIMT", "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{HERE}",
+    "-U_FORTIFY_SOURCE", "-DFASTSEQ_SIMT", "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{HERE}",
 )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def build(folder: Path) -> Path:
         sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
         sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
         include = Path(torch.__file__).parent / "include"
-        partial = library.with_suffix(".part")
+        partial = library.with_suffix(f".{os.getpid()}")
         compile_library([*sources, HERE / "machine.cpp"], partial, "-isystem", str(include))
         partial.rename(library)
     return library

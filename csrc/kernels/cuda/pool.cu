@@ -40,16 +40,16 @@ FASTSEQ_KERNEL forward_kernel(Of<S, PoolForward> a, Window<kFixed> window, int64
   const S* const x =
       static_cast<const S*>(a.x) + (at.plane * a.images.pixels() + corner) * stride + at.channel;
   const int first = first_place(window, at.h, at.w);
-  A value[V];
-  int place[V];
-  FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) value[v] = -INFINITY, place[v] = first;
+  Best<A> best[V];
+  FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) best[v].place = first;
   scan(window, at.h, at.w, [&](int p, int row, int column) {
     A x_p[V];
     device::read<V>(x + (static_cast<int64_t>(row) * window.width + column) * stride, x_p);
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-      if (x_p[v] > value[v] || x_p[v] != x_p[v]) value[v] = x_p[v], place[v] = p;
-    }
+    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) best[v].offer(x_p[v], p);
   });
+  A value[V];
+  int place[V];
+  FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) value[v] = best[v].value, place[v] = best[v].place;
   device::write<V>(static_cast<S*>(a.y) + i * V, value);
   if (a.offsets) device::write<V>(static_cast<O*>(a.offsets) + i * V, place);
 }

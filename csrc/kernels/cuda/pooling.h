@@ -97,10 +97,9 @@ inline const char* too_large(const Images& images, const PoolWindow& pool) {
 // last.
 template <class A>
 struct Best {
-  A value;
-  int place;
+  A value = -INFINITY;
+  int place = 0;  // to begin with, first_place()
 
-  FASTSEQ_DEVICE explicit Best(int first) : value(-INFINITY), place(first) {}
   FASTSEQ_DEVICE void offer(A v, int at) {
     if (v > value || v != v) {
       value = v;

@@ -78,7 +78,7 @@ FASTSEQ_DEVICE bool pool_tile(const Window<kFixed>& window, const PoolTile& tile
   const int row = o / tile.ow, column = o - row * tile.ow;
   const int oh = corner.oh + row, ow = corner.ow + column;
   if (oh >= window.h.out || ow >= window.w.out) return false;
-  best = Best<A>(first_place(window, oh, ow));
+  best = Best<A>{-INFINITY, first_place(window, oh, ow)};
   const int top = row * window.h.stride(), left = column * window.w.stride();
   scan(window, oh, ow, [&](int place, int i, int j) {
     best.offer(ys.get(((top + i) * tile.iw + left + j) * pitch + at), place);
@@ -143,7 +143,7 @@ trio_planes_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<kFixed> window
     device::sync();
     for (int item = me; item < kStage * outputs; item += device::block_size()) {
       const int k = item / outputs;
-      Best<A> best(0);
+      Best<A> best;
       int64_t index;
       if (c + k >= last || !pool_tile(window, tile, corner, ys, item - k * outputs, 1,
                                       (stage + k) * inputs, best, index)) {
@@ -223,7 +223,7 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<k
   device::sync();
   for (int item = me; item < tile.outputs() << last.shift; item += threads) {
     const int u = item & (last.group - 1);
-    Best<A> best(0);
+    Best<A> best;
     int64_t index;
     if (u >= here ||
         !pool_tile(window, tile, corner, xs, item >> last.shift, pitch, u, best, index)) {
@@ -249,7 +249,7 @@ trio_direct_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<kFixed> window
   const S* const x = static_cast<const S*>(a.x);
   const Element e(out, i);
   const int oh = static_cast<int>(e.h), ow = static_cast<int>(e.w);
-  Best<A> best(first_place(window, oh, ow));
+  Best<A> best{-INFINITY, first_place(window, oh, ow)};
   scan(window, oh, ow, [&](int place, int row, int column) {
     Element at = e;
     at.h = window.h.start(oh) + row;
