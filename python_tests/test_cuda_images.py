@@ -52,7 +52,7 @@ def check(
     x: Tensor,
 ) -> None:
     """Values, gradients and memory format against float64 on the CPU."""
-    exact_x = x.double().requires_grad_()
+    exact_x = x.double().clone().requires_grad_()
     expected = exact(exact_x)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).to(x.dtype)
     expected.backward(grad.double())
@@ -143,7 +143,7 @@ def test_trio(
     assert torch.equal(y, expected)
 
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
-    exact_x = x.detach().cpu().double().requires_grad_()
+    exact_x = x.detach().cpu().double().clone().requires_grad_()
     exact = F.local_response_norm(exact_x.relu(), size, 0.3, 0.75, 1.0).flatten(2)
     exact.gather(2, indices.cpu().flatten(2)).backward(grad.double().flatten(2))
     y.backward(grad.cuda())

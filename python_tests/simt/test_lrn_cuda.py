@@ -30,7 +30,7 @@ def backward(grad: Tensor, x: Tensor, lrn: Lrn) -> Tensor:
 def check(x: Tensor, lrn: Lrn) -> None:
     """Values and gradients against torch in float64."""
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).to(x.dtype)
-    exact_x = x.double().requires_grad_()
+    exact_x = x.double().clone().requires_grad_()
     exact = lrn.exact(exact_x)
     exact.backward(grad.double())
     assert exact_x.grad is not None

@@ -37,7 +37,7 @@ def backward(grad: Tensor, offsets: Tensor, x: Tensor, pool: Pool) -> Tensor:
 
 
 def check(x: Tensor, pool: Pool) -> None:
-    exact_x = x.double().requires_grad_()
+    exact_x = x.double().clone().requires_grad_()
     exact, indices = pool.exact(exact_x)
     y, offsets = forward(x, pool)
     assert torch.equal(y.double(), exact.detach())

@@ -44,7 +44,7 @@ def check(x: Tensor, lrn: Lrn, pool: Pool) -> None:
     assert torch.equal(offsets, expected[1])
     assert same(forward(x, lrn, pool, save=False)[0], y)
 
-    exact_x = x.double().requires_grad_()
+    exact_x = x.double().clone().requires_grad_()
     exact = lrn.exact(exact_x.relu())
     assert_near(y, pool.exact(exact)[0].detach(), x.dtype)
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(x.dtype)
