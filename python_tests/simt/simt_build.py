@@ -1,33 +1,105 @@
-"""Build the CUDA recurrence for the host: the same sources, kernels run thread by thread."""
+"""Build the CUDA kernels and their ops for the host, over the machine of machine.h."""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+OPS = ("recurrence", "lrn", "pool", "trio")
+# Switching fibers by longjmp looks like an error to the fortified C library.
+FLAGS = (
+    "-std=gnu++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-ffp-contract=off",
+    "-U_FORTIFY_SOURCE", "-DFASTSEQ_SIMT", "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{HERE}",
+)  # fmt: skip
 
 
-def load(folder: Path, *defines: str, name: str = "simt") -> None:
-    """Compile into ``folder`` and load: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    assert compiler, "the package cannot have been built without a C++ compiler"
-    torch_dir = Path(torch.__file__).parent
-    library = folder / f"{name}.so"
+def compiler() -> str:
+    found = shutil.which("c++") or shutil.which("g++")
+    assert found, "the package cannot have been built without a C++ compiler"
+    return found
+
+
+def fingerprint() -> str:
+    """Names the build: the sources, the flags and torch."""
+    digest = hashlib.sha256(repr((FLAGS, OPS, torch.__version__, compiler())).encode())
+    for folder in (ROOT / "csrc", HERE):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in {".h", ".cuh", ".cu", ".cpp"}:
+                digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compile_library(sources: list[Path], library: Path, *options: str) -> None:
+    """Compile each source, one after another, and link them."""
+    objects = []
+    for source in sources:
+        objects.append(library.with_name(f"{library.stem}-{source.name}.o"))
+        subprocess.run(
+            [compiler(), *FLAGS, *options, "-x", "c++", "-c", str(source), "-o", str(objects[-1])],
+            check=True,
+        )
+    lib = Path(torch.__file__).parent / "lib"
     subprocess.run(
-        [
-            compiler,
-            "-std=gnu++20", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-psabi",
-            "-DFASTSEQ_SIMT", "-DTORCH_TARGET_VERSION=0x020b000000000000", *defines,
-            "-isystem", str(torch_dir / "include"),
-            str(ROOT / "csrc/ops/recurrence_cuda.cpp"),
-            "-x", "c++", str(ROOT / "csrc/kernels/cuda/recurrence.cu"),
-            f"-L{torch_dir / 'lib'}", "-ltorch_cpu",
-            "-o", str(library),
-        ],
+        [compiler(), "-shared", *map(str, objects), f"-L{lib}", "-ltorch_cpu", "-o", str(library)],
         check=True,
-    )  # fmt: skip
+    )
+    for path in objects:
+        path.unlink()
+
+
+def build(folder: Path) -> Path:
+    """The library of all ops, built in ``folder`` unless it stands there already."""
+    library = folder / f"simt-{fingerprint()}.so"
+    if not library.exists():
+        for stale in folder.glob("simt-*.so"):
+            stale.unlink()
+        sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
+        sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
+        include = Path(torch.__file__).parent / "include"
+        partial = library.with_suffix(f".{os.getpid()}")
+        compile_library([*sources, HERE / "machine.cpp"], partial, "-isystem", str(include))
+        partial.rename(library)
+    return library
+
+
+@dataclass
+class Machine:
+    """The settings of the machine that runs ``torch.ops.fastseq_simt``."""
+
+    library: ctypes.CDLL
+
+    def __post_init__(self) -> None:
+        self.library.simt_seed.argtypes = [ctypes.c_uint64]
+        self.library.simt_drop_barrier.argtypes = [ctypes.c_char_p]
+        self.library.simt_barriers.restype = ctypes.c_char_p
+
+    def seed(self, value: int) -> None:
+        """Chooses the order in which threads and blocks run."""
+        self.library.simt_seed(value)
+
+    def drop_barrier(self, site: str) -> None:
+        """Makes the barrier ``file:line`` do nothing; the empty string restores it."""
+        self.library.simt_drop_barrier(site.encode())
+
+    def forget_barriers(self) -> None:
+        self.library.simt_forget_barriers()
+
+    def barriers(self) -> list[str]:
+        """The barriers that launches have met since they were last forgotten."""
+        return self.library.simt_barriers().decode().split()
+
+
+def load(folder: Path) -> Machine:
+    """Build and load: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
+    library = build(folder)
     torch.ops.load_library(str(library))
+    return Machine(ctypes.CDLL(str(library)))

@@ -7,7 +7,6 @@ What it does not: that the kernels start on a GPU, and how fast they are (test_c
 from __future__ import annotations
 
 import pytest
-import simt_build
 import torch
 from torch import Tensor
 
@@ -21,17 +20,13 @@ CASES = [
     for packed in (False, True)
     for reverse in (False, True)
 ]
+pytestmark = pytest.mark.usefixtures("machine")
 TOLERANCE = {
     torch.float64: 1e-12,
     torch.float32: 1e-5,
     torch.bfloat16: 2e-2,
     torch.float16: 4e-3,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library(tmp_path_factory: pytest.TempPathFactory) -> None:
-    simt_build.load(tmp_path_factory.mktemp("simt"))
 
 
 def inputs(

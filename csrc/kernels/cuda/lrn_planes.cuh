@@ -1,0 +1,208 @@
+// LRN across the channels of NCHW images: a thread owns V neighbouring pixels and walks a chunk of
+// the channels. What its window holds stays in registers, so that x is read once. N: the window's
+// size; N = 0, any size, reads the window again for every channel.
+#pragma once
+
+#include "lrn.h"
+
+namespace fastseq::cuda {
+
+// One walk: pixels [pixel, pixel + V) of one image, channels [first, last).
+struct Walk {
+  int64_t image, pixel, first, last;
+};
+
+// How the channels are cut so that the walks fill the machine; a cut costs a halo of the window.
+struct Chunks {
+  int64_t size, count;
+
+  Chunks(int64_t walks, int64_t channels, int64_t window) {
+    const int64_t least = 4 * window > 16 ? 4 * window : 16;
+    const int64_t wanted = walks > 0 ? divide_up(kFull, walks) : 1;
+    const int64_t most = channels / least > 1 ? channels / least : 1;
+    count = wanted < most ? wanted : most;
+    size = channels > 0 ? divide_up(channels, count) : 1;
+    count = divide_up(channels, size);
+  }
+};
+
+template <int V>
+FASTSEQ_DEVICE bool begin(const Images& images, const Chunks& chunks, Walk& walk) {
+  const int64_t columns = images.pixels() / V, i = device::thread();
+  if (i >= images.batch * chunks.count * columns) return false;
+  const int64_t rest = device::divide(i, columns);
+  walk.pixel = (i - rest * columns) * V;
+  walk.image = device::divide(rest, chunks.count);
+  walk.first = (rest - walk.image * chunks.count) * chunks.size;
+  walk.last = walk.first + chunks.size;
+  if (walk.last > images.channels) walk.last = images.channels;
+  return true;
+}
+
+// x at channel c of a walk; zeros outside. `x` points to channel 0.
+template <int V, class Input, class S>
+FASTSEQ_DEVICE void channel(const S* x, int64_t c, const Images& images,
+                            accumulate_t<S> (&out)[V]) {
+  if (c >= 0 && c < images.channels) {
+    device::read<V>(x + c * images.pixels(), out);
+    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) out[v] = Input::of(out[v]);
+  } else {
+    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) out[v] = 0;
+  }
+}
+
+// The sum of squares around channel c, straight from memory.
+template <class Input, class S>
+FASTSEQ_DEVICE accumulate_t<S> squares_at(const S* x, int64_t c, const Images& images,
+                                          int64_t before, int64_t after) {
+  const int64_t from = c > before ? c - before : 0, stride = images.channel_stride();
+  const int64_t to = c + after < images.channels ? c + after : images.channels - 1;
+  accumulate_t<S> sum = 0;
+  for (int64_t j = from; j <= to; ++j) {
+    sum = add_square(sum, Input::of(device::read(x + j * stride)));
+  }
+  return sum;
+}
+
+template <class S, int N, int V>
+FASTSEQ_KERNEL_OF(device::kBlock, 3)
+planes_forward(Of<S, LrnForward> a, Norm<S, N> norm, Chunks chunks) {
+  using A = accumulate_t<S>;
+  constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
+  Walk walk;
+  if (!begin<V>(a.images, chunks, walk)) return;
+  const int64_t P = a.images.pixels(), start = walk.image * a.images.channels * P + walk.pixel;
+  const S* const x = static_cast<const S*>(a.x) + start;
+  S* const y = static_cast<S*>(a.y) + start;
+  if constexpr (N == 0) {
+    for (int64_t c = walk.first; c < walk.last; ++c) {
+      const A sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
+      device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
+    }
+  } else {
+    Ring<A, N> ring[V];
+    A next[V], out[V];
+    FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) {
+      channel<V, Identity>(x, walk.first - kBefore + j, a.images, next);
+      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) ring[v].push(next[v]);
+    }
+    FASTSEQ_UNROLL(N) for (int64_t c = walk.first; c < walk.last; ++c) {
+      channel<V, Identity>(x, c + kAfter, a.images, next);
+      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
+        ring[v].push(next[v]);
+        out[v] = ring[v].value[kBefore] * norm.factor(ring[v].squares());
+      }
+      device::write<V>(y + c * P, out);
+    }
+  }
+}
+
+// Where the gradient of LRN's output comes from: a tensor of its own (here), or through the trio's
+// pool. at<V>(...) is for a walk over planes, run<V>(...) for neighbours in channels_last memory.
+template <class S>
+struct Given {
+  const S* grad_y;
+
+  template <int V>
+  FASTSEQ_DEVICE auto at(const Images& images, int64_t image, int64_t pixel) const {
+    const S* const p = grad_y + image * images.channels * images.pixels() + pixel;
+    const int64_t stride = images.pixels();
+    return [p, stride](int64_t c, accumulate_t<S>(&g)[V]) { device::read<V>(p + c * stride, g); };
+  }
+  template <int V>
+  FASTSEQ_DEVICE void run(const Images&, int64_t element, accumulate_t<S> (&g)[V]) const {
+    device::read<V>(grad_y + element, g);
+  }
+};
+
+// Channel m is where t is computed; the gradient of channel m - before is complete then.
+template <class S, int N, int V, class Input, class Source, class Block>
+FASTSEQ_DEVICE void planes_backward(const Block& a, const Norm<S, N>& norm, const Chunks& chunks,
+                                    const Source& source) {
+  using A = accumulate_t<S>;
+  constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
+  Walk walk;
+  if (!begin<V>(a.images, chunks, walk)) return;
+  const int64_t C = a.images.channels, P = a.images.pixels();
+  const int64_t start = walk.image * C * P + walk.pixel;
+  const S* const x = static_cast<const S*>(a.x) + start;
+  S* const grad_x = static_cast<S*>(a.grad_x) + start;
+  const auto gradient = source.template at<V>(a.images, walk.image, walk.pixel);
+  Ring<A, N> x_ring[V], t_ring[V];
+  Ring<A, kBefore + 1> gp_ring[V];
+  A next[V], g[V], out[V];
+  FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) {
+    channel<V, Input>(x, walk.first - (N - 1) + j, a.images, next);
+    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) x_ring[v].push(next[v]);
+  }
+  FASTSEQ_UNROLL(N)
+  for (int64_t m = walk.first - kAfter; m < walk.last + kBefore; ++m) {
+    channel<V, Input>(x, m + kAfter, a.images, next);
+    const bool inside = m >= 0 && m < C;
+    if (inside) gradient(m, g);
+    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
+      x_ring[v].push(next[v]);
+      A t = 0, gp = 0;
+      if (inside) {
+        A p, q;
+        norm.factors(x_ring[v].squares(), p, q);
+        t = g[v] * x_ring[v].value[kBefore] * q;
+        gp = g[v] * p;
+      }
+      t_ring[v].push(t);
+      gp_ring[v].push(gp);
+      const A x_d = x_ring[v].value[0];
+      out[v] = Input::gradient(x_d, norm.gradient(gp_ring[v].value[0], x_d, t_ring[v].sum()));
+    }
+    if (m - kBefore >= walk.first) device::write<V>(grad_x + (m - kBefore) * P, out);
+  }
+}
+
+// For any size: t of the last n channels lies in shared memory, a column for every thread.
+template <class S, class Input, class Source, class Block>
+FASTSEQ_DEVICE void planes_backward_any(const Block& a, const Norm<S, 0>& norm,
+                                        const Chunks& chunks, const Source& source) {
+  using A = accumulate_t<S>;
+  const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
+  const int n = before + after + 1, width = device::block_size();
+  Walk walk;
+  if (!begin<1>(a.images, chunks, walk)) return;
+  const int64_t C = a.images.channels, P = a.images.pixels();
+  const int64_t start = walk.image * C * P + walk.pixel;
+  const S* const x = static_cast<const S*>(a.x) + start;
+  S* const grad_x = static_cast<S*>(a.grad_x) + start;
+  const auto gradient = source.template at<1>(a.images, walk.image, walk.pixel);
+  const device::Shared<A> ring(0, n * width);
+  int slot = 0;
+  for (int64_t m = walk.first - after; m < walk.last + before; ++m) {
+    A g[1], p, q, t = 0;
+    if (m >= 0 && m < C) {
+      gradient(m, g);
+      norm.factors(squares_at<Input>(x, m, a.images, before, after), p, q);
+      t = g[0] * Input::of(device::read(x + m * P)) * q;
+    }
+    ring.set(slot * width + device::thread_index(), t);
+    slot = slot + 1 == n ? 0 : slot + 1;
+    const int64_t d = m - before;
+    if (d < walk.first) continue;
+    A sum = 0;
+    for (int j = 0, from = slot; j < n; ++j, from = from + 1 == n ? 0 : from + 1) {
+      sum += ring.get(from * width + device::thread_index());
+    }
+    gradient(d, g);
+    p = norm.factor(squares_at<Input>(x, d, a.images, before, after));
+    const A x_d = Input::of(device::read(x + d * P));
+    device::store(grad_x + d * P, Input::gradient(x_d, norm.gradient(g[0] * p, x_d, sum)));
+  }
+}
+
+// Threads of a block that has a ring of n values for each; 0: not even a warp has room.
+template <class A>
+int ring_threads(int64_t n) {
+  for (int threads = device::kBlock; threads >= device::kWarp; threads /= 2) {
+    if (n <= device::kSharedLimit / (threads * static_cast<int64_t>(sizeof(A)))) return threads;
+  }
+  return 0;
+}
+
+}  // namespace fastseq::cuda

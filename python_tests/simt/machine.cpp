@@ -1,0 +1,21 @@
+// The machine's settings, for ctypes.
+#include "machine.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+using fastseq::simt::machine;
+
+EXPORT void simt_seed(uint64_t seed) { machine.seed = seed; }
+
+// The barrier "file:line" does nothing from now on; "" restores all.
+EXPORT void simt_drop_barrier(const char* site) { machine.dropped = site; }
+
+EXPORT void simt_forget_barriers() { machine.sites.clear(); }
+
+// The barriers that launches have met since, one a line.
+EXPORT const char* simt_barriers() {
+  static std::string lines;
+  lines.clear();
+  for (const std::string& site : machine.sites) lines += site + "\n";
+  return lines.c_str();
+}
