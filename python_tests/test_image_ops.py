@@ -1,4 +1,4 @@
-"""LRN, pooling and the trio as ops: torch's checks, tracing, vmap, autocast, threads, determinism."""
+"""LRN, pooling and the trio as ops: opcheck, tracing, vmap, autocast, threads, determinism."""
 
 from collections.abc import Callable
 from typing import Any

@@ -73,11 +73,10 @@ trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<kFixed> wind
   direct_backward<S, false, Relu>(a, norm, chosen<S, O>(a, window));
 }
 
-// f(Constant<N>): every size for the usual window, 3 by 3 with stride 2; for others, AlexNet's 5.
+// f(Constant<N>): AlexNet's and GoogLeNet's 5, or any size; more copies would take minutes to compile.
 template <bool kFixed, class O, class F>
 const char* with_trio_size(const LrnWindow& lrn, const F& f) {
-  if constexpr (kFixed) return with_size(lrn, f);
-  if constexpr (sizeof(O) == 1) {
+  if constexpr (kFixed && sizeof(O) == 1) {
     if (lrn.size == 5 && is_fast(lrn.beta)) return f(Constant<5>{});
   }
   return f(Constant<0>{});
