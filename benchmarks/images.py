@@ -64,8 +64,8 @@ class Op:
         file: stem of the CSV file.
         native: the op by torch.nn.
         ours: the op by fastseq.
-        tolerance: of the comparison in float32, if not the harness's. In the 16-bit types such an op
-            is compared in its outputs alone: rounding decides where its gradients go.
+        tolerance: of the comparison in float32, if not the harness's. In the 16-bit types such an
+            op is compared in its outputs alone: rounding decides where its gradients go.
     """
 
     name: str

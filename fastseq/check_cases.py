@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -80,6 +81,33 @@ def cell_cases() -> Iterator[Case]:
     yield replace(_cell("RNNCell", 9, 17, 33, nonlinearity="relu"), wide_only=True)
 
 
+def image_cases() -> Iterator[Case]:
+    """LocalResponseNorm and MaxPool2d in both memory formats."""
+    for last in (False, True):
+        for shape in ((2, 7, 9, 11), (1, 96, 13, 13), (3, 33, 3, 2)):
+            yield _image("LocalResponseNorm", shape, last, 5, alpha=0.1, k=2.0)
+            yield _image("MaxPool2d", shape, last, 3, stride=2, padding=1)
+        yield _image("LocalResponseNorm", (2, 7, 9, 11), last, 4, alpha=0.1, beta=0.6)
+        yield _image("LocalResponseNorm", (2, 7, 9, 11), last, 3, alpha=0.1, beta=0.5)
+        yield _image("MaxPool2d", (2, 7, 9, 11), last, 3, stride=1, dilation=2)
+        yield _image("MaxPool2d", (2, 7, 9, 11), last, 2, ceil_mode=True)
+    yield _image("LocalResponseNorm", (2, 7, 9), False, 5, alpha=0.1)
+    yield _image("MaxPool2d", (7, 9, 11), False, 3, stride=2)
+
+
+def _image(op: str, shape: tuple[int, ...], last: bool, size: int, **options: Any) -> Case:
+    def build(library: ModuleType) -> nn.Module:
+        module: nn.Module = getattr(library, op)(size, **options)
+        return module
+
+    def forward(module: nn.Module, values: Sequence[Tensor]) -> Outputs:
+        (x,) = values
+        return [module(x.contiguous(memory_format=torch.channels_last) if last else x)]
+
+    words = [" x ".join(map(str, shape)), f"size={size}", _words(options), "NHWC" * last]
+    return Case(op, " ".join(filter(None, words)), build, (shape,), forward)
+
+
 def _recurrent(
     op: str,
     steps: int,
@@ -147,4 +175,4 @@ def _words(options: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-FAMILIES: list[Callable[[], Iterator[Case]]] = [recurrent_cases, cell_cases]
+FAMILIES: list[Callable[[], Iterator[Case]]] = [recurrent_cases, cell_cases, image_cases]

@@ -20,6 +20,7 @@ FILES = [
     "test_recurrent_special.py",
     "test_ops.py",
 ]
+IMAGE_FILES = ["test_lrn.py", "test_pool.py", "test_trio.py"]
 
 
 def python(*args: str, capability: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +56,16 @@ def test_parity(capability: str) -> None:
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
     assert int(ran.stdout.rsplit(" passed", 1)[0].split()[-1]) > 400
+
+
+@pytest.mark.parametrize("capability", _C.cpu_capabilities()[:-1])  # the last is tested anyway
+def test_images(capability: str) -> None:
+    files = [str(HERE / name) for name in IMAGE_FILES]
+    ran = python(
+        *("-m", "pytest", *files, "-q", "-x", "-p", "no:cacheprovider"), capability=capability
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert int(ran.stdout.rsplit(" passed", 1)[0].split()[-1]) > 1500
 
 
 @pytest.mark.parametrize("capability", _C.cpu_capabilities())

@@ -215,7 +215,7 @@ struct Trio {
   // Calls f(Kind, size, Window): a copy compiled for the published numbers, and general ones.
   template <class O, class Args, class F>
   static FASTSEQ_INLINE void with_kind(const Args& a, const F& f) {
-    with_window<O>(a.pool, [&](auto window) {
+    with_window<O, true>(a.pool, [&](auto window) {
       if constexpr (decltype(window)::kKernel == 3) {
         if (a.lrn.beta == 0.75 && a.lrn.size == 5) {
           return f(LrnKind<S, Beta::kThreeQuarters, true>{}, std::integral_constant<int, 5>{},

@@ -73,7 +73,8 @@ trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<kFixed> wind
   direct_backward<S, false, Relu>(a, norm, chosen<S, O>(a, window));
 }
 
-// f(Constant<N>): AlexNet's and GoogLeNet's 5, or any size; more copies would take minutes to compile.
+// f(Constant<N>): AlexNet's and GoogLeNet's 5, or any size; more copies would take minutes to
+// compile.
 template <bool kFixed, class O, class F>
 const char* with_trio_size(const LrnWindow& lrn, const F& f) {
   if constexpr (kFixed && sizeof(O) == 1) {
