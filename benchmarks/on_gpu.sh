@@ -15,3 +15,11 @@ for cell in lstm gru rnn; do
       --out "$out/rnn_cuda.csv" 2>&1 | tail -n 20
   done
 done
+for op in lrn pool trio; do
+  for dtype in float32 bfloat16; do
+    for shape in 128,96,55,55 256,96,55,55 128,256,27,27 256,256,27,27; do
+      python "benchmarks/$op.py" --device cuda --dtype "$dtype" --shape "$shape" \
+        --out "$out/${op}_cuda.csv" 2>&1 | tail -n 8
+    done
+  done
+done

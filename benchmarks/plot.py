@@ -99,9 +99,11 @@ def _limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:
 
 
 def _mean(panel: Sequence[Comparison]) -> str:
-    """The geometric mean over the dense shapes, for a title."""
-    dense = [item.ratio for item in panel if item.columns["layout"] == "dense"]
-    return f", geometric mean {rows.geometric_mean(dense):.2f}× (dense)" if dense else ""
+    """The geometric mean over the shapes that are not packed, for a title."""
+    packed = any(item.columns["layout"] == "packed" for item in panel)
+    plain = [item.ratio for item in panel if item.columns["layout"] != "packed"]
+    note = " (dense)" if packed else ""
+    return f", geometric mean {rows.geometric_mean(plain):.2f}×{note}" if plain else ""
 
 
 def _bars(ax: Axes, panel: Sequence[Comparison], names: Sequence[str]) -> None:

@@ -190,3 +190,38 @@ def test_a_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("1,2,3", "a,b,c,d", "1,0,2,3"):
         with pytest.raises(typer.BadParameter, match=text):
             rnn.parse_shape(text)
+
+
+@pytest.mark.parametrize("op", ["lrn", "pool", "trio"])
+def test_images(op: str, rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / f"{op}.csv"
+    # On the CPU torch.nn has no LRN in the 16-bit types.
+    dtypes = ("float32", "bfloat16") if op == "pool" else ("float32",)
+    for dtype in dtypes:
+        result = run(
+            f"{op}.py", "--quick", "--no-compiled", "--shape", "2,9,11,13", "--seconds", 0,
+            "--threads", 1, "--dtype", dtype, "--out", out,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+    found = rows.read(out)
+    assert len(found) == 4 * len(dtypes)
+    for item in found:
+        infer = item.columns["mode"] == "infer"
+        assert set(item.times) == {"torch.nn", "fastseq", *(["copy"] if infer else [])}
+        assert item.best_ratio == item.ratio  # a copy is no rival
+        assert item.label.endswith(item.columns["layout"])
+    table = run("readme_table.py", out, "--summary")
+    assert table.returncode == 0, table.stderr
+    assert "1 NCHW" in table.stdout
+    if find_spec("matplotlib"):
+        drawn = run("plot.py", out)
+        assert drawn.returncode == 0, drawn.stderr
+
+
+def test_images_with_torch_compile(rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "pool.csv"
+    shape = ("--shape", "1,2,7,8", "--layout", "NHWC", "--mode", "infer", "--seconds", 0)
+    result = run("pool.py", *shape, "--out", out)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (item,) = rows.read(out)
+    assert set(item.times) == {"torch.nn", "fastseq", "torch.compile", "copy"}

@@ -1,8 +1,8 @@
 """What the CUDA compiler made of every kernel: no spills, no stack, registers under a ceiling.
 
-Read from the library that is installed. The ceilings stand in cuda_limits.json, by file, architecture
-and kernel template: the most registers that any of its instances takes. After a change that is meant
-to raise them: ``python python_tests/test_cuda_compile.py``.
+Read from the library that is installed. The ceilings stand in cuda_limits.json, by file,
+architecture and kernel template: the most registers that any of its instances takes. After a change
+that is meant to raise them: ``python python_tests/test_cuda_compile.py``.
 """
 
 from __future__ import annotations

@@ -47,7 +47,14 @@ class ReLULRNMaxPool2d(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Differentiate the three ops in one pass."""
         offsets, x = ctx.saved_tensors
-        grad_x = ReLULRNMaxPool2dBackward.apply(grad_y, offsets, x, *ctx.parameters)
+        # Without grad mode nobody can ask for a second derivative: the op alone, at half the cost.
+        if torch.is_grad_enabled():
+            grad_x = ReLULRNMaxPool2dBackward.apply(grad_y, offsets, x, *ctx.parameters)
+        else:
+            *norm, window = ctx.parameters
+            grad_x = torch.ops.fastseq.relu_lrn_max_pool2d_backward(
+                grad_y, offsets, x, *norm, *window
+            )
         return (grad_x, *(None for _ in ctx.parameters), None)
 
 

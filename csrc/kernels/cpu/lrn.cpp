@@ -8,15 +8,6 @@ namespace {
 
 // Pixels of a tile of [C, pixels]: the rings should stay in the first-level cache.
 constexpr int64_t kForwardPixels = 512, kBackwardPixels = 256;
-// Bytes of one buffer of a tile of [pixels, C].
-constexpr int64_t kRowBytes = 4'096;
-
-template <class A>
-int64_t rows_of_tile(const LrnWindow& lrn, int64_t channels) {
-  const int64_t bytes = row_stride<A>(lrn.size, channels) * static_cast<int64_t>(sizeof(A));
-  return clamped(kRowBytes / bytes, 1, 64);
-}
-
 template <class A, class Planes, class Rows>
 ImagesPlan plan_of(const Images& images, const LrnWindow& lrn, int64_t most, Planes planes_scratch,
                    Rows rows_scratch) {

@@ -213,6 +213,13 @@ FASTSEQ_INLINE int64_t row_stride(int64_t size, int64_t channels) {
   return whole_vectors<A>(size + whole_vectors<A>(channels) + lanes_of<A>);
 }
 
+// Rows of a tile, each buffer of which then takes about 4 KB.
+template <class A>
+FASTSEQ_INLINE int64_t rows_of_tile(const LrnWindow& w, int64_t channels) {
+  const int64_t bytes = row_stride<A>(w.size, channels) * static_cast<int64_t>(sizeof(A));
+  return clamped(4'096 / bytes, 1, 64);
+}
+
 template <class A, int kSize>
 FASTSEQ_INLINE Vec<A> window_sum(const A* p, int64_t size) {
   Vec<A> sum = load<A>(p);

@@ -92,6 +92,7 @@ void forward_pixels(const TrioForward& a, const ImagesPlan& plan, int64_t item,
   A* const kept = scratch;  // [slots, stride]
   A* const lrn_scratch = kept + slots * stride;
   const LrnNumbers<A> lrn(a.lrn);
+  const int64_t chunk = rows_of_tile<A>(a.lrn, C);
   const S* const x = static_cast<const S*>(a.x) + image * H * W * C;
   int64_t next = rows.begin;
   for (int64_t o_h = first; o_h < last; ++o_h) {
@@ -100,9 +101,13 @@ void forward_pixels(const TrioForward& a, const ImagesPlan& plan, int64_t item,
     if (next < top) next = top;
     for (; next < end; ++next) {
       A* const to = kept + next % slots * stride;
-      lrn_forward_rows<Kind, kSize>(
-          lrn, x + next * W * C, C, W, lrn_scratch,
-          [&](int64_t w, int64_t c, V v) { store<A>(to + w * C + c, rounded_to<A, S>(v)); });
+      for (int64_t w0 = 0; w0 < W; w0 += chunk) {
+        lrn_forward_rows<Kind, kSize>(lrn, x + (next * W + w0) * C, C,
+                                      W - w0 < chunk ? W - w0 : chunk, lrn_scratch,
+                                      [&](int64_t w, int64_t c, V v) {
+                                        store<A>(to + (w0 + w) * C + c, rounded_to<A, S>(v));
+                                      });
+      }
     }
     const int64_t at = (image * a.pool.h.out + o_h) * outs * C;
     S* const y = static_cast<S*>(a.y) + at;
@@ -165,11 +170,20 @@ void backward_pixels(const TrioBackward& a, const ImagesPlan&, int64_t item,
   A* const lrn_scratch = line + whole_vectors<A>(W * C) + Kind::L;
   pool_gradient_pixels<A, Window>(a.pool, h, W, C, static_cast<const S*>(a.grad_y) + image * outs,
                                   static_cast<const O*>(a.offsets) + image * outs, line);
-  S* const dx = static_cast<S*>(a.grad_x) + item * W * C;
-  lrn_backward_rows<Kind, kSize>(
-      LrnNumbers<A>(a.lrn), static_cast<const S*>(a.x) + item * W * C, C, W, lrn_scratch,
-      [&](int64_t w, int64_t c) { return rounded_to<A, S>(load_n<A>(line + w * C + c, C - c)); },
-      [&](int64_t w, int64_t c, V v) { store_n<A>(dx + w * C + c, v, C - c); });
+  const LrnNumbers<A> lrn(a.lrn);
+  const int64_t chunk = rows_of_tile<A>(a.lrn, C);
+  for (int64_t w0 = 0; w0 < W; w0 += chunk) {
+    const int64_t at = (item * W + w0) * C;
+    const A* const g = line + w0 * C;
+    S* const dx = static_cast<S*>(a.grad_x) + at;
+    lrn_backward_rows<Kind, kSize>(
+        lrn, static_cast<const S*>(a.x) + at, C, W - w0 < chunk ? W - w0 : chunk, lrn_scratch,
+        [&](int64_t w, int64_t c) { return rounded_to<A, S>(load_n<A>(g + w * C + c, C - c)); },
+        [&](int64_t w, int64_t c, V v) {
+          prefetch_to_write(dx + (chunk + w) * C + c);
+          store_n<A>(dx + w * C + c, v, C - c);
+        });
+  }
 }
 
 template <class S>
@@ -185,8 +199,8 @@ struct Trio {
       const int64_t tile =
           clamped(pieces(outs, bands), kLeastOuts < outs ? kLeastOuts : outs, outs);
       const int64_t slots = (a.pool.h.kernel - 1) * a.pool.h.dilation + 1;
-      const int64_t size =
-          slots * (whole_vectors<A>(W * C) + lanes_of<A>)+forward_rows_scratch<A>(a.lrn, C, W);
+      const int64_t size = slots * (whole_vectors<A>(W * C) + lanes_of<A>)+forward_rows_scratch<A>(
+                                       a.lrn, C, rows_of_tile<A>(a.lrn, C));
       return images_plan(images.batch * pieces(outs, tile), tile, images.numel(), size * kBytes<S>);
     }
     const int64_t tile = even_tile(outs, band_outs(a.pool.h, kForwardPixels / W), 1);
@@ -201,8 +215,8 @@ struct Trio {
     const Images& images = a.images;
     const int64_t C = images.channels, H = images.height, W = images.width;
     if (images.channels_last) {
-      const int64_t size =
-          whole_vectors<A>(W * C) + lanes_of<A> + backward_rows_scratch<A>(a.lrn, C, W);
+      const int64_t size = whole_vectors<A>(W * C) + lanes_of<A> +
+                           backward_rows_scratch<A>(a.lrn, C, rows_of_tile<A>(a.lrn, C));
       return images_plan(images.batch * H, 1, images.numel(), size * kBytes<S>);
     }
     const int64_t tile = even_tile(H, clamped(kBackwardPixels / W, 1, H), 1), pixels = tile * W;

@@ -308,9 +308,18 @@ struct VecMath {
   static FASTSEQ_INLINE V tanh(V x) {
     return tanh_of(x);
   }
+  // NaN passes: a maximum instruction returns its second operand where one of them is NaN.
   template <class V>
   static FASTSEQ_INLINE V relu(V x) {
-    return (x < 0) ? V{} : x;  // NaN passes
+#if defined(__AVX512F__)
+    if constexpr (sizeof(x[0]) == 4) {
+      return bits_as<V>(_mm512_max_ps(_mm512_setzero_ps(), bits_as<__m512>(x)));
+    } else {
+      return bits_as<V>(_mm512_max_pd(_mm512_setzero_pd(), bits_as<__m512d>(x)));
+    }
+#else
+    return (x < 0) ? V{} : x;
+#endif
   }
   template <class V>
   static FASTSEQ_INLINE V relu_gradient(V h, V dh) {
