@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from fastseq import _C, _library
 from fastseq._version import __version__
+from fastseq.functional.lrn import DTYPES
+from fastseq.nn import GRU, LSTM, RNN, LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d
 from fastseq.ops import Cell
+from fastseq.ops._common import channels_last
 
 _CELLS = {
     "LSTM": Cell.LSTM,
@@ -40,20 +43,42 @@ def info() -> dict[str, str]:
     }
 
 
-def explain(module: nn.RNNBase, input: Tensor) -> str:
-    """Say which path a recurrent module takes for an input, and why.
+def explain(module: nn.Module, input: Tensor) -> str:
+    """Say which path a module takes for an input, and why.
 
     Args:
-        module: a ``fastseq.LSTM``, ``GRU`` or ``RNN``.
-        input: what it would be called with, (T, B, I), or (B, T, I) if ``batch_first``.
+        module: a ``fastseq.LSTM``, ``GRU``, ``RNN``, ``LocalResponseNorm``, ``MaxPool2d`` or
+            ``ReLULRNMaxPool2d``.
+        input: what it would be called with.
 
     Raises:
-        TypeError: the module is not one of fastseq's.
+        TypeError: the module is not one of these.
     """
-    if not type(module).__module__.startswith("fastseq."):
+    if isinstance(module, (LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d)):
+        return _explain_images(type(module).__name__, input)
+    if not isinstance(module, (LSTM, GRU, RNN)):
         raise TypeError(
-            f"explain() was given a {type(module).__name__}; it knows fastseq.LSTM, GRU and RNN."
+            f"explain() was given a {type(module).__name__}; it knows fastseq.LSTM, GRU, RNN, "
+            "LocalResponseNorm, MaxPool2d and ReLULRNMaxPool2d."
         )
+    return _explain_recurrent(module, input)
+
+
+def _explain_images(name: str, input: Tensor) -> str:
+    what = f"{name} {tuple(input.shape)}"
+    if input.dtype not in DTYPES:
+        return f"{what}: torch.nn, because fastseq has no kernel for {input.dtype}."
+    layout = "channels_last" if channels_last(input) else "channels first"
+    kernels = "CUDA kernels" if input.is_cuda else f"CPU kernels ({_C.cpu_capability()})"
+    form = torch.channels_last_3d if input.dim() == 5 else torch.channels_last
+    dense = input.is_contiguous(
+        memory_format=form if layout == "channels_last" else torch.contiguous_format
+    )
+    copy = "" if dense else ", after a copy, because the input is not dense"
+    return f"{what}: {kernels}, one pass over memory, {layout}{copy}."
+
+
+def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor) -> str:
     if input.dim() == 2:
         input = input.unsqueeze(0 if module.batch_first else 1)
     steps, batch = input.shape[:2]

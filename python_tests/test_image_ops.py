@@ -274,3 +274,16 @@ def test_input_is_left_alone(name: str) -> None:
     before = x.clone()
     gradient(FUNCTIONS[name], x)
     assert torch.equal(x, before)
+
+
+def test_explain() -> None:
+    x = images(2, 6, 9, 8, form="NHWC")
+    said = fastseq.explain(fastseq.MaxPool2d(3, 2), x)
+    assert said.startswith("MaxPool2d (2, 6, 9, 8): CPU kernels (")
+    assert said.endswith("one pass over memory, channels_last.")
+    said = fastseq.explain(fastseq.ReLULRNMaxPool2d(), images(2, 6, 9, 8)[:, ::2])
+    assert said.endswith("channels first, after a copy, because the input is not dense.")
+    said = fastseq.explain(fastseq.LocalResponseNorm(3), x.long())
+    assert said.endswith("torch.nn, because fastseq has no kernel for torch.int64.")
+    with pytest.raises(TypeError, match="was given a MaxPool2d; it knows"):
+        fastseq.explain(torch.nn.MaxPool2d(3), x)

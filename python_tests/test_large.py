@@ -32,3 +32,33 @@ def test_more_than_two_to_the_31_elements() -> None:
     tail = run(pre[-4:], y[-5])
     assert torch.equal(y[-4:], tail)
     assert not torch.equal(y[-1], y[-2])
+
+
+@pytest.mark.skipif(MEMORY < 14e9, reason="needs 14 GB of free memory")
+def test_images_of_more_than_two_to_the_31_elements() -> None:
+    """The last rows of a huge image equal those rows alone."""
+    height, width = 32_767, 16_400
+    x = torch.zeros(1, 4, height, width, dtype=torch.bfloat16)
+    assert x.numel() > 2**31
+    torch.manual_seed(0)
+    x[:, :, -3:].normal_()
+    tail = x[:, :, -3:].clone()
+    norm = (5, 1.0, 0.75, 1.0)
+
+    assert torch.equal(
+        ops.local_response_norm(x, *norm, False)[:, :, -3:],
+        ops.local_response_norm(tail, *norm, False),
+    )
+    window = ops.Window((3, 3), (2, 2), (0, 0), (1, 1))
+    pooled, alone = (ops.max_pool2d(t, window, False, True) for t in (x, tail))
+    assert torch.equal(pooled.y[:, :, -1:], alone.y)
+    assert torch.equal(pooled.offsets[:, :, -1:], alone.offsets)
+    both = [ops.relu_lrn_max_pool2d(t, *norm, window, False, False).y for t in (x, tail)]
+    assert torch.equal(both[0][:, :, -1:], both[1])
+    del x, both
+    grad = torch.zeros_like(pooled.y)
+    grad[:, :, -1:].normal_()
+    whole = ops.max_pool2d_backward(grad, pooled.offsets, height, width, False, window)
+    part = ops.max_pool2d_backward(grad[:, :, -1:], alone.offsets, 3, width, False, window)
+    assert torch.equal(whole[:, :, -3:], part)
+    assert not whole[:, :, :-3].any()
