@@ -5,6 +5,7 @@ Environment variables:
                                  CUDA; 1: always, or fail; 0: never.
     FASTSEQ_CUDA_ARCHITECTURES   CMake's list of architectures, e.g. "90a-real" or "native".
     FASTSEQ_TORCH_DIR            the folder of the torch package to build against.
+    FASTSEQ_BASELINE_ONLY        1: leave out the CPU kernels for AVX2 and AVX-512, to build faster.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class CMakeBuild(build_ext):
             f"-DFASTSEQ_TORCH_INCLUDE={folder / 'include'}",
             f"-DFASTSEQ_TORCH_VERSION={facts['__version__']}",
         ]  # fmt: skip
+        if os.environ.get("FASTSEQ_BASELINE_ONLY") == "1":
+            configure.append("-DFASTSEQ_BASELINE_ONLY=ON")
         nvcc = want_cuda(facts.get("cuda"))
         configure.append(f"-DFASTSEQ_CUDA={'ON' if nvcc else 'OFF'}")
         if nvcc:

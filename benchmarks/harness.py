@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+import typer
 from rows import Row
 from torch import Tensor
 
@@ -199,6 +200,21 @@ def _agree(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], toleran
             raise RuntimeError(
                 f"{name}: result {i} is off by {error:.2e} of its norm, allowed {tolerance:.0e}"
             )
+
+
+def parse_sizes(text: str, names: str) -> tuple[int, int, int, int]:
+    """Four positive numbers between commas; ``names`` has a letter for each.
+
+    Raises:
+        typer.BadParameter: the text is something else.
+    """
+    try:
+        a, b, c, d = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not four numbers {','.join(names)}") from None
+    if min(a, b, c, d) < 1:
+        raise typer.BadParameter(f"'{text}' has a size below 1")
+    return a, b, c, d
 
 
 def busy() -> str:

@@ -133,13 +133,7 @@ def parse_shape(text: str) -> Shape:
     Raises:
         typer.BadParameter: the text is something else.
     """
-    try:
-        batch, channels, height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not four numbers N,C,H,W") from None
-    if min(batch, channels, height, width) < 1:
-        raise typer.BadParameter(f"'{text}' has a size below 1")
-    return batch, channels, height, width
+    return harness.parse_sizes(text, "NCHW")
 
 
 def command(op: Op) -> Callable[..., None]:

@@ -209,13 +209,7 @@ def parse_shape(text: str) -> Shape:
     Raises:
         typer.BadParameter: the text is something else.
     """
-    try:
-        steps, batch, width, hidden = (int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not four numbers T,B,I,H") from None
-    if min(steps, batch, width, hidden) < 1:
-        raise typer.BadParameter(f"'{text}' has a size below 1")
-    return steps, batch, width, hidden
+    return harness.parse_sizes(text, "TBIH")
 
 
 def main(

@@ -6,32 +6,12 @@
 #include <array>
 
 #include "../kernels/cuda/recurrence.h"
+#include "on_device.h"
 #include "recurrence_call.h"
 #include "recurrence_schema.h"
 
 namespace fastseq::ops {
 namespace {
-
-#if defined(FASTSEQ_SIMT)
-struct OnDevice {
-  explicit OnDevice(const Tensor&) {}
-  void* stream = nullptr;
-};
-#else
-// Makes the tensor's device the current one and finds its stream.
-struct OnDevice {
-  explicit OnDevice(const Tensor& t) : guard(t.get_device_index()) {
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream) == 0,
-                    "fastseq: torch has no current stream for this device");
-  }
-  torch::stable::accelerator::DeviceGuard guard;
-  void* stream = nullptr;
-};
-#endif
-
-void check(const char* error) {
-  STD_TORCH_CHECK(error == nullptr, "fastseq: a CUDA kernel did not start: ", error);
-}
 
 // out = a b
 void product(Tensor& out, const Tensor& a, const Tensor& b) {

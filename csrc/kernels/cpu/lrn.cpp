@@ -125,24 +125,18 @@ struct Lrn {
   }
   static void forward(const LrnForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                       void* scratch) {
-    with_beta(a.lrn.beta, [&](auto beta) {
-      with_size(a.lrn.size, [&](auto size) {
-        using Kind = LrnKind<S, decltype(beta)::value, false>;
-        for (int64_t i = first; i < last; ++i) {
-          forward_item<Kind, decltype(size)::value>(a, plan, i, static_cast<A*>(scratch));
-        }
-      });
+    with_kind<S, false>(a.lrn, [&](auto kind, auto size) {
+      for (int64_t i = first; i < last; ++i) {
+        forward_item<decltype(kind), decltype(size)::value>(a, plan, i, static_cast<A*>(scratch));
+      }
     });
   }
   static void backward(const LrnBackward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                        void* scratch) {
-    with_beta(a.lrn.beta, [&](auto beta) {
-      with_size(a.lrn.size, [&](auto size) {
-        using Kind = LrnKind<S, decltype(beta)::value, false>;
-        for (int64_t i = first; i < last; ++i) {
-          backward_item<Kind, decltype(size)::value>(a, plan, i, static_cast<A*>(scratch));
-        }
-      });
+    with_kind<S, false>(a.lrn, [&](auto kind, auto size) {
+      for (int64_t i = first; i < last; ++i) {
+        backward_item<decltype(kind), decltype(size)::value>(a, plan, i, static_cast<A*>(scratch));
+      }
     });
   }
 

@@ -316,12 +316,19 @@ FASTSEQ_INLINE void lrn_backward_rows(const LrnNumbers<typename Kind::A>& lrn,
   }
 }
 
-// Calls f(std::integral_constant<int, n>): n is the size where a copy is compiled for it, else 0.
-template <class F>
-FASTSEQ_INLINE void with_size(int64_t size, const F& f) {
-  if (size == 5) return f(std::integral_constant<int, 5>{});
-  if (size == 3) return f(std::integral_constant<int, 3>{});
-  return f(std::integral_constant<int, 0>{});
+// Calls f(LrnKind, size): a copy compiled for the published numbers, beta 0.75 over 5 channels, one
+// for any beta over 5, and one for anything. More copies would take minutes to compile.
+template <class S, bool kRelu, class F>
+FASTSEQ_INLINE void with_kind(const LrnWindow& lrn, const F& f) {
+  if (lrn.size != 5) {
+    return f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 0>{});
+  }
+  if constexpr (sizeof(S) < 8) {
+    if (lrn.beta == 0.75) {
+      return f(LrnKind<S, Beta::kThreeQuarters, kRelu>{}, std::integral_constant<int, 5>{});
+    }
+  }
+  f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 5>{});
 }
 
 }  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -195,17 +195,15 @@ struct LrnWithin {
   static void each(const Args& a, const ImagesPlan& plan, int64_t first, int64_t last,
                    void* scratch, const F& f) {
     const Images& images = a.images;
-    with_beta(a.lrn.beta, [&](auto beta) {
-      with_size(a.lrn.size, [&](auto size) {
-        using Kind = LrnKind<S, decltype(beta)::value, false>;
-        for (int64_t i = first; i < last; ++i) {
-          const int64_t each = pieces(images.channels, plan.tile);
-          const int64_t image = i / each, c = i % each * plan.tile, left = images.channels - c;
-          const Shape<A> shape(images, a.lrn, left < plan.tile ? left : plan.tile);
-          const Within<Kind, decltype(size)::value> within(a.lrn, shape, static_cast<A*>(scratch));
-          f(within, image * images.channels * images.pixels() + c * images.channel_stride());
-        }
-      });
+    with_kind<S, false>(a.lrn, [&](auto kind, auto size) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t each = pieces(images.channels, plan.tile);
+        const int64_t image = i / each, c = i % each * plan.tile, left = images.channels - c;
+        const Shape<A> shape(images, a.lrn, left < plan.tile ? left : plan.tile);
+        const Within<decltype(kind), decltype(size)::value> within(a.lrn, shape,
+                                                                   static_cast<A*>(scratch));
+        f(within, image * images.channels * images.pixels() + c * images.channel_stride());
+      }
     });
   }
   static void forward(const LrnForward& a, const ImagesPlan& plan, int64_t first, int64_t last,

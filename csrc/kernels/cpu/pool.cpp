@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "images_table.h"
+#include "pool_gradient.h"
 #include "pool_walk.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
@@ -144,7 +145,7 @@ struct Pool {
   template <class O, bool kSave>
   static void forward_as(const PoolForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                          void* scratch) {
-    with_window<O>(a.pool, [&](auto window) {
+    with_window<O, (sizeof(S) == 8)>(a.pool, [&](auto window) {
       using Items = PoolForwardItems<S, O, kSave, decltype(window)>;
       if (a.images.channels_last) return Items::pixels(a, first, last);
       Items::planes(a, plan, first, last, static_cast<A*>(scratch));
@@ -160,7 +161,7 @@ struct Pool {
   template <class O>
   static void backward_as(const PoolBackward& a, const ImagesPlan& plan, int64_t first,
                           int64_t last, void* scratch) {
-    with_window<O>(a.pool, [&](auto window) {
+    with_window<O, (sizeof(S) == 8)>(a.pool, [&](auto window) {
       using Items = PoolBackwardItems<S, O, decltype(window)>;
       if (a.images.channels_last) return Items::pixels(a, first, last, static_cast<A*>(scratch));
       Items::planes(a, plan, first, last, static_cast<A*>(scratch));

@@ -3,6 +3,7 @@
 // row, bit by bit: the normalized values are rounded to the storage type before pooling.
 #include "images_table.h"
 #include "lrn_walk.h"
+#include "pool_gradient.h"
 #include "pool_walk.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
@@ -228,9 +229,9 @@ struct Trio {
 
   // Calls f(Kind, size, Window): a copy compiled for the published numbers, and general ones.
   template <class O, class Args, class F>
-  static FASTSEQ_INLINE void with_kind(const Args& a, const F& f) {
+  static FASTSEQ_INLINE void with_kinds(const Args& a, const F& f) {
     with_window<O, true>(a.pool, [&](auto window) {
-      if constexpr (decltype(window)::kKernel == 3) {
+      if constexpr (decltype(window)::kKernel == 3 && sizeof(S) < 8) {
         if (a.lrn.beta == 0.75 && a.lrn.size == 5) {
           return f(LrnKind<S, Beta::kThreeQuarters, true>{}, std::integral_constant<int, 5>{},
                    window);
@@ -243,7 +244,7 @@ struct Trio {
   template <class O, bool kSave>
   static void forward_as(const TrioForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                          void* scratch) {
-    with_kind<O>(a, [&](auto kind, auto size, auto window) {
+    with_kinds<O>(a, [&](auto kind, auto size, auto window) {
       using Kind = decltype(kind);
       using Window = decltype(window);
       constexpr int kSize = decltype(size)::value;
@@ -262,7 +263,7 @@ struct Trio {
   template <class O>
   static void backward_as(const TrioBackward& a, const ImagesPlan& plan, int64_t first,
                           int64_t last, void* scratch) {
-    with_kind<O>(a, [&](auto kind, auto size, auto window) {
+    with_kinds<O>(a, [&](auto kind, auto size, auto window) {
       using Kind = decltype(kind);
       using Window = decltype(window);
       constexpr int kSize = decltype(size)::value;

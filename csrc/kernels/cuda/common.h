@@ -1,4 +1,4 @@
-// What the launchers of the image kernels share: types, alignment, the machine's size.
+// What the launchers share: types, alignment, the machine's size.
 #pragma once
 
 #include "device.h"

@@ -89,10 +89,6 @@ const char* with_size(const LrnWindow& lrn, const F& f) {
       return f(Constant<3>{});
     case 5:
       return f(Constant<5>{});
-    case 7:
-      return f(Constant<7>{});
-    case 9:
-      return f(Constant<9>{});
     default:
       return f(Constant<0>{});
   }

@@ -1,7 +1,7 @@
 // One thread is one hidden unit of one row at one step; neighbouring threads are neighbouring
 // units, so every access is coalesced.
 #include "../cells.h"
-#include "device.h"
+#include "common.h"
 #include "recurrence.h"
 
 namespace fastseq::cuda {
@@ -140,21 +140,6 @@ FASTSEQ_KERNEL finish_kernel(RecurrenceBackward a, StepBackward s, int64_t state
 }
 
 template <class F>
-const char* with_dtype(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::kFloat:
-      return f(float{});
-    case DType::kDouble:
-      return f(double{});
-    case DType::kBFloat16:
-      return f(BFloat16{});
-    case DType::kHalf:
-      return f(Half{});
-  }
-  return "unknown dtype";
-}
-
-template <class F>
 const char* with_cell(Cell cell, const F& f) {
   switch (cell) {
     case Cell::kLstm:
@@ -168,8 +153,6 @@ const char* with_cell(Cell cell, const F& f) {
   }
   return "unknown cell";
 }
-
-device::Stream as_stream(void* stream) { return static_cast<device::Stream>(stream); }
 
 }  // namespace
 

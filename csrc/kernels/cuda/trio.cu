@@ -73,11 +73,11 @@ trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<kFixed> wind
   direct_backward<S, false, Relu>(a, norm, chosen<S, O>(a, window));
 }
 
-// f(Constant<N>): AlexNet's and GoogLeNet's 5, or any size; more copies would take minutes to
-// compile.
-template <bool kFixed, class O, class F>
+// f(Constant<N>): AlexNet's and GoogLeNet's 5 under the usual window, or any size; more copies
+// would take minutes to compile.
+template <class S, bool kFixed, class F>
 const char* with_trio_size(const LrnWindow& lrn, const F& f) {
-  if constexpr (kFixed && sizeof(O) == 1) {
+  if constexpr (kFixed && sizeof(S) < 8) {
     if (lrn.size == 5 && is_fast(lrn.beta)) return f(Constant<5>{});
   }
   return f(Constant<0>{});
@@ -102,7 +102,7 @@ const char* forward(const Of<S, TrioForward>& a, device::Stream stream) {
     const int64_t tiles = s.batch * tile.down * tile.across;
     const Chunks chunks(tiles * threads, s.channels, a.lrn.size);
     const device::Grid grid{tiles * chunks.count, threads, 2 * kStage * size * tile.inputs()};
-    return with_trio_size<kFixed, O>(a.lrn, [&](auto n) {
+    return with_trio_size<S, kFixed>(a.lrn, [&](auto n) {
       constexpr int N = decltype(n)::kValue;
       return device::launch(trio_planes_forward<S, O, kFixed, N>, grid, stream, a,
                             Norm<S, N>(a.lrn), window, tile, chunks);
@@ -117,7 +117,7 @@ const char* forward(const Of<S, TrioForward>& a, device::Stream stream) {
   if (tile.oh == 0) return direct();
   const device::Grid grid{s.batch * tile.down * tile.across * last.groups, device::kBlock,
                           bytes * tile.inputs()};
-  return with_trio_size<kFixed, O>(a.lrn, [&](auto n) {
+  return with_trio_size<S, kFixed>(a.lrn, [&](auto n) {
     constexpr int N = decltype(n)::kValue;
     return device::launch(trio_last_forward<S, O, kFixed, N>, grid, stream, a, Norm<S, N>(a.lrn),
                           window, tile, last);
@@ -142,13 +142,13 @@ const char* backward(const Of<S, TrioBackward>& a, device::Stream stream) {
     const device::Grid grid{divide_up(s.numel(), device::kBlock * V), device::kBlock, tile.bytes()};
     const bool in_line = aligned(a.x, 16) && aligned(a.grad_y, 16) && aligned(a.grad_x, 16) &&
                          aligned(a.offsets, 16);
-    return with_trio_size<kFixed, O>(a.lrn, [&](auto fixed_n) {
+    return with_trio_size<S, kFixed>(a.lrn, [&](auto fixed_n) {
       constexpr int N = decltype(fixed_n)::kValue;
       return device::launch(trio_last_backward<S, O, kFixed, N>, grid, stream, a, Norm<S, N>(a.lrn),
                             window, in_line);
     });
   }
-  return with_trio_size<kFixed, O>(a.lrn, [&](auto fixed_n) {
+  return with_trio_size<S, kFixed>(a.lrn, [&](auto fixed_n) {
     constexpr int N = decltype(fixed_n)::kValue;
     const int threads = N ? device::kBlock : ring_threads<A>(n);
     if (threads == 0) return direct();
