@@ -177,7 +177,7 @@ def test_derivatives(form: str, size: int, within: bool) -> None:
 
 
 def test_error_is_of_the_size_of_the_native_ops() -> None:
-    # Under AVX2 and AVX-512 it is below 1.2 times; the baseline has no fused multiply-add.
+    # Below 1.5 times under AVX2 and AVX-512; the baseline has no fused multiply-add.
     for form in FORMATS:
         x = images(4, 96, 27, 27, form=form, scale=3.0)
         y, grad, grad_x = gradient(lambda t: functional.local_response_norm(t, 5, 1e-1), x)
