@@ -61,11 +61,13 @@ def test_parity(capability: str) -> None:
 @pytest.mark.parametrize("capability", _C.cpu_capabilities()[:-1])  # the last is tested anyway
 def test_images(capability: str) -> None:
     files = [str(HERE / name) for name in IMAGE_FILES]
+    chosen = "shapes or windows or powers or special or nan or reference or every_parameter"
     ran = python(
-        *("-m", "pytest", *files, "-q", "-x", "-p", "no:cacheprovider"), capability=capability
+        *("-m", "pytest", *files, "-q", "-x", "-p", "no:cacheprovider", "-k", chosen),
+        capability=capability,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
-    assert int(ran.stdout.rsplit(" passed", 1)[0].split()[-1]) > 1500
+    assert int(ran.stdout.rsplit(" passed", 1)[0].split()[-1]) > 900
 
 
 @pytest.mark.parametrize("capability", _C.cpu_capabilities())
