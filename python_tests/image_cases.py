@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -71,3 +75,18 @@ def assert_near(actual: Tensor, exact: Tensor, dtype: torch.dtype, factor: float
 def same_format(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one shape lie in memory in the same way."""
     return a.stride() == b.stride()
+
+
+@cache
+def _onnx_cases() -> list[Any]:
+    """All at once: ONNX collects once a process, whatever it is asked for later."""
+    node = pytest.importorskip("onnx.backend.test.case.node")
+    with warnings.catch_warnings():  # of other ops' cases
+        warnings.simplefilter("ignore")
+        found: list[Any] = node.collect_testcases(None)
+    return found
+
+
+def onnx_cases(op: str) -> list[Any]:
+    """ONNX's own test cases of one op."""
+    return [case for case in _onnx_cases() if case.model.graph.node[0].op_type == op]

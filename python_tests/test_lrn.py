@@ -1,11 +1,19 @@
 """Local response normalization against torch.nn, the formula, OpInfo and ONNX."""
 
-import warnings
 from typing import Any
 
 import pytest
 import torch
-from image_cases import DTYPES, FORMATS, SHAPES, assert_near, gradient, images, same_format
+from image_cases import (
+    DTYPES,
+    FORMATS,
+    SHAPES,
+    assert_near,
+    gradient,
+    images,
+    onnx_cases,
+    same_format,
+)
 from torch import Tensor, nn
 from torch.nn import functional as native
 
@@ -250,11 +258,7 @@ def test_opinfo_samples() -> None:
 
 
 def test_onnx_node_cases() -> None:
-    node_cases = pytest.importorskip("onnx.backend.test.case.node")
-    with warnings.catch_warnings():  # of other ops' cases
-        warnings.simplefilter("ignore")
-        cases = node_cases.collect_testcases("LRN")
-    found = [case for case in cases if case.name.startswith("test_lrn")]
+    found = onnx_cases("LRN")
     assert found
     for case in found:
         attributes = {a.name: a.f or a.i for a in case.model.graph.node[0].attribute}
