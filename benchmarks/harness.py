@@ -88,6 +88,7 @@ def measure(
     dtype: torch.dtype,
     seconds: float,
     tolerance: float | None = None,
+    rounds: int = MIN_ROUNDS,
 ) -> list[Timing]:
     """Check that the providers agree, then time them in turn.
 
@@ -95,8 +96,9 @@ def measure(
         providers: the first is the one that the others must agree with.
         device: CUDA calls are timed by events on the current stream.
         dtype: chooses the tolerance of the comparison.
+        seconds: rounds go on for so long.
         tolerance: instead of the dtype's.
-        seconds: rounds go on for so long, at least ``MIN_ROUNDS`` of them.
+        rounds: at least so many.
 
     Raises:
         RuntimeError: a provider's results differ from the first provider's.
@@ -107,30 +109,30 @@ def measure(
         if found:  # the limit computes nothing
             _agree(provider.name, found, expected, tolerance or TOLERANCE[dtype])
     del expected
-    clock = _cuda_call if device.type == "cuda" else _cpu_call
-    last = [clock(provider.call) for provider in providers]
+    timed = clock(device)
+    last = [timed(provider.call) for provider in providers]
     samples: list[list[float]] = [[] for _ in providers]
-    rounds = 0
+    done = 0
     others = _Others()
     gc.collect()
     gc.disable()
     try:
         end = time.perf_counter() + seconds
-        while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() < end):
+        while done < rounds or (done < MAX_ROUNDS and time.perf_counter() < end):
             for i, provider in enumerate(providers):
                 # The provider before this one may have threads that still spin.
                 if last[i] < LONG_SECONDS:
                     time.sleep(PAUSE_SECONDS)
-                    _repeat(clock, provider.call, WARM_SECONDS)
-                turn = _repeat(clock, provider.call, TURN_SECONDS)
+                    _repeat(timed, provider.call, WARM_SECONDS)
+                turn = _repeat(timed, provider.call, TURN_SECONDS)
                 last[i] = min(turn)
                 samples[i] += turn
-            rounds += 1
+            done += 1
     finally:
         gc.enable()
     contention = others.contention()
     return [
-        Timing(provider, rounds, tuple(1e3 * sample for sample in times), contention)
+        Timing(provider, done, tuple(1e3 * sample for sample in times), contention)
         for provider, times in zip(providers, samples, strict=True)
     ]
 
@@ -163,13 +165,18 @@ class _Others:
 
 
 def _repeat(
-    clock: Callable[[Callable[[], object]], float], call: Callable[[], object], seconds: float
+    timed: Callable[[Callable[[], object]], float], call: Callable[[], object], seconds: float
 ) -> list[float]:
     """Time single calls until they add up to so many seconds; at least one."""
-    times = [clock(call)]
+    times = [timed(call)]
     while sum(times) < seconds:
-        times.append(clock(call))
+        times.append(timed(call))
     return times
+
+
+def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """What times a single call on a device, in seconds."""
+    return _cuda_call if device.type == "cuda" else _cpu_call
 
 
 def _cpu_call(call: Callable[[], object]) -> float:
@@ -273,7 +280,12 @@ def cpu_model() -> str:
 
 
 def make_rows(
-    run: Row, threads: int, case: Row, shape: dict[str, int], timings: Sequence[Timing]
+    run: Row,
+    threads: int,
+    case: Row,
+    shape: dict[str, int],
+    timings: Sequence[Timing],
+    limits: Row | None = None,
 ) -> list[Row]:
     """The CSV rows of one case.
 
@@ -283,6 +295,7 @@ def make_rows(
         case: op, dtype, mode, layout.
         shape: names and sizes.
         timings: of ``measure``.
+        limits: further columns of the case, such as ``rows.ROOFLINE``.
     """
     return [
         {
@@ -290,6 +303,7 @@ def make_rows(
             "threads": str(threads),
             **case,
             **{name: str(size) for name, size in shape.items()},
+            **(limits or {}),
             "provider": timing.provider.name,
             "capability": timing.provider.capability,
             "rounds": str(timing.rounds),

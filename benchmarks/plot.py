@@ -1,18 +1,22 @@
-"""Draw the speed-up over torch.nn by shape, one panel for each op and mode.
+"""Draw the rows of a CSV file: the speed-up over torch.nn by shape, a panel for each op and mode.
 
     python benchmarks/plot.py                            # results/rnn.csv
     python benchmarks/plot.py results.csv --out figures
+    python benchmarks/plot.py benchmarks/results/rnn_heat.csv --kind heat
 
-One PNG for each machine, dtype and number of threads in the CSV file.
+One PNG for each machine, dtype and number of threads in the CSV file. A file whose name ends in
+``_heat`` or ``_steps`` is drawn as a map over B x H or as lines over T, if not told otherwise.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+import plot_grids
 import rows
 import typer
 from matplotlib.axes import Axes
@@ -26,9 +30,18 @@ RESULTS = Path(__file__).parent / "results"
 
 FASTER, SLOWER = "#2f6fb0", "#c8502d"
 OTHERS = ("#b9bec5", "#dcc98f", "#9cc3a5")
+QUANTITY = {"ms": "Speed-up over torch.nn", "MB": "Peak memory of torch.nn over fastseq's"}
 DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10000)
 TICKS = tuple(sorted(step * decade for decade in DECADES for step in (1, 2, 5)))
-MODE_NAMES = {"infer": "inference", "train": "training"}
+MODE_NAMES = plot_grids.MODE_NAMES
+
+
+class Kind(str, Enum):
+    """Bars by shape, a heat map over B x H, or lines over T."""
+
+    bars = "bars"
+    heat = "heat"
+    steps = "steps"
 
 
 def figure(comparisons: Sequence[Comparison]) -> Figure:
@@ -67,18 +80,9 @@ def figure(comparisons: Sequence[Comparison]) -> Figure:
             if j == 0:
                 ax.set_ylabel(", ".join(comparisons[0].shape))
             if i == len(ops) - 1:
-                ax.set_xlabel("speed-up over torch.nn (log scale)")
-    _legend(shown, names)
-    columns = comparisons[0].columns
-    machine = columns["gpu"] or columns["cpu"]
-    plural = "" if columns["threads"] == "1" else "s"
-    warning = rows.warning(comparisons)
-    shown.suptitle(
-        f"Speed-up over torch.nn, {columns['dtype']}\n"
-        f"{machine}, {columns['threads']} thread{plural}, torch {columns['torch']}"
-        + (f"\n{warning}" if warning else ""),
-        fontsize=11,
-    )
+                ax.set_xlabel(f"{QUANTITY[comparisons[0].unit]} (log scale)")
+    _legend(shown, names, rows.WORSE[comparisons[0].unit])
+    shown.suptitle(plot_grids.title(comparisons, QUANTITY[comparisons[0].unit]), fontsize=11)
     return shown
 
 
@@ -139,17 +143,23 @@ def _bars(ax: Axes, panel: Sequence[Comparison], names: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def _legend(shown: Figure, names: Sequence[str]) -> None:
+def _legend(shown: Figure, names: Sequence[str], worse: str) -> None:
     others = [name for name in names if name != rows.OURS]
     handles = [
         Patch(color=FASTER, label="fastseq"),
-        Patch(color=SLOWER, label="fastseq, slower than another provider"),
+        Patch(color=SLOWER, label=f"fastseq, {worse} than another provider"),
         *(Patch(color=OTHERS[names.index(name)], label=name) for name in others),
     ]
     shown.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
-def draw(path: Path, folder: Path) -> list[Path]:
+def kind_of(path: Path) -> Kind:
+    """What a CSV file is drawn as, by its name."""
+    ending = path.stem.rpartition("_")[2]
+    return Kind(ending) if ending in set(Kind) else Kind.bars
+
+
+def draw(path: Path, folder: Path, kind: Kind) -> list[Path]:
     """Write the figures of a CSV file and return their paths.
 
     Raises:
@@ -161,13 +171,18 @@ def draw(path: Path, folder: Path) -> list[Path]:
         groups.setdefault(key, []).append(item)
     if not groups:
         raise ValueError(f"{path} has no case with both torch.nn and fastseq.")
+    drawn = {
+        Kind.bars: figure,
+        Kind.heat: plot_grids.heat_figure,
+        Kind.steps: plot_grids.steps_figure,
+    }[kind]
     several = len({key[:2] for key in groups}) > 1
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for (cpu, gpu, device, dtype, threads), comparisons in groups.items():
         machine = "_" + re.sub(r"\W+", "-", (gpu or cpu).lower()).strip("-") if several else ""
         target = folder / f"{path.stem}_{device}{machine}_{dtype}_{threads}threads.png"
-        figure(comparisons).savefig(target, dpi=130)
+        drawn(comparisons).savefig(target, dpi=130)
         written.append(target)
     return written
 
@@ -175,9 +190,10 @@ def draw(path: Path, folder: Path) -> list[Path]:
 def main(
     path: Annotated[Path, typer.Argument(help="CSV file of rows.")] = RESULTS / "rnn.csv",
     out: Annotated[Path | None, typer.Option(help="Folder; default the CSV file's.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Default by the file's name.")] = None,
 ) -> None:
-    """Draw the speed-up over torch.nn by shape for each op and mode."""
-    for target in draw(path, out or path.parent):
+    """Draw the rows of a CSV file, one figure for each machine, dtype and number of threads."""
+    for target in draw(path, out or path.parent, kind or kind_of(path)):
         typer.echo(target)
 
 

@@ -3,6 +3,7 @@
 python benchmarks/readme_table.py                                 # results/rnn.csv, all of it
 python benchmarks/readme_table.py --dtype bfloat16 --mode train
 python benchmarks/readme_table.py --summary                       # geometric means alone
+python benchmarks/readme_table.py benchmarks/results/memory.csv   # or overhead.csv
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ from typing import Annotated
 
 import rows
 import typer
-from rows import Comparison
+from rows import Comparison, Scaling
 
 RESULTS = Path(__file__).parent / "results"
-MODE_NAMES = {"infer": "Inference", "train": "Training (forward + backward)"}
+MODE_NAMES = {
+    "infer": "Inference",
+    "forward": "Training's forward alone",
+    "train": "Training (forward + backward)",
+}
+FLOOR_NOTE = (
+    "Floor: the matrix products at the rate of a large one, for shapes with "
+    f"B ≥ {rows.FLOOR_BATCH} and H ≥ {rows.FLOOR_HIDDEN}."
+)
+MEASURED = {"ms": "median of single calls", "MB": "peak memory, median of processes"}
 
 
 def markdown(lines: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -25,33 +35,38 @@ def markdown(lines: Sequence[Sequence[str]], left: int) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:])]
 
 
-def milliseconds(value: float | None) -> str:
-    """A time of three digits; a dash where there is none."""
+def digits(value: float | None) -> str:
+    """A figure of three digits; a dash where there is none."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def ratio(value: float) -> str:
-    """A ratio of times; in words if fastseq is slower."""
+def ratio(value: float, worse: str) -> str:
+    """A ratio of times or memory; in a word if fastseq's is larger."""
     text = f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
-    return text if value >= 1 else f"**{text} (slower)**"
+    return text if value >= 1 else f"**{text} ({worse})**"
 
 
 def shape_table(items: Sequence[Comparison]) -> list[str]:
-    """One line a shape: the medians in ms, and torch.nn / fastseq."""
+    """One line a shape: the medians, torch.nn / fastseq, and fastseq / floor where it counts."""
+    unit, worse = items[0].unit, rows.WORSE[items[0].unit]
+    floors = any(item.floor_ratio for item in items)
     providers = rows.order(name for item in items for name in item.times)
     others = [name for name in providers if name not in (rows.NATIVE, rows.OURS)]
-    head = ["cell", ", ".join(items[0].shape), *(f"{name} ms" for name in providers)]
+    head = ["cell", ", ".join(items[0].shape), *(f"{name} {unit}" for name in providers)]
     head += [f"{name} / {rows.OURS}" for name in (rows.NATIVE, *others)]
+    head += [f"{rows.OURS} / floor"] * floors
     lines = [head]
     for item in items:
         cells = [item.columns["op"], item.label]
-        cells += [milliseconds(item.times.get(name)) for name in providers]
+        cells += [digits(item.times.get(name)) for name in providers]
         cells += [
-            ratio(item.ratio_to(name)) if name in item.times else "–"
+            ratio(item.ratio_to(name), worse) if name in item.times else "–"
             for name in (rows.NATIVE, *others)
         ]
+        if floors:
+            cells.append(f"{item.floor_ratio:.2f}" if item.floor_ratio else "–")
         lines.append(cells)
     return markdown(lines, left=2)
 
@@ -62,7 +77,9 @@ def mean_table(items: Iterable[Comparison]) -> list[str]:
     # Where torch.nn is the only other provider, the two means are one.
     several = any(item.ratio != item.best_ratio for item in summaries)
     best = ["fastest other / fastseq"] * several
-    lines = [["cell", "dtype", "mode", "shapes", "torch.nn / fastseq", *best, "slower on"]]
+    floors = any(item.floors for item in summaries)
+    head = ["cell", "dtype", "mode", "shapes", "torch.nn / fastseq", *best]
+    lines = [[*head, *["fastseq / floor"] * floors, f"{summaries[0].worse} on"]]
     for item in summaries:
         columns = item.columns
         lines.append(
@@ -71,11 +88,25 @@ def mean_table(items: Iterable[Comparison]) -> list[str]:
                 columns["dtype"],
                 columns["mode"],
                 f"{item.count} {columns['layout']}",
-                ratio(item.ratio),
-                *[ratio(item.best_ratio)] * several,
+                ratio(item.ratio, item.worse),
+                *[ratio(item.best_ratio, item.worse)] * several,
+                *[f"{rows.geometric_mean(item.floors):.2f}" if item.floors else "–"] * floors,
                 "; ".join(item.losing) or "none",
             ]
         )
+    return markdown(lines, left=3)
+
+
+def scaling_table(gains: Sequence[Scaling]) -> list[str]:
+    """One line for each op, dtype, mode and layout: what the second thread gains."""
+    names = rows.order(name for gain in gains for name in gain.speedups)
+    lines = [["cell", "dtype", "mode", "shapes", *names]]
+    for gain in gains:
+        columns = gain.columns
+        cells = [columns["op"], columns["dtype"], columns["mode"]]
+        cells.append(f"{gain.count} {columns['layout']}")
+        cells += [f"{gain.speedups[n]:.2f}×" if n in gain.speedups else "–" for n in names]
+        lines.append(cells)
     return markdown(lines, left=3)
 
 
@@ -106,10 +137,17 @@ def document(items: Sequence[Comparison], summary: bool) -> str:
             continue
         for mode, dtype in dict.fromkeys((i.columns["mode"], i.columns["dtype"]) for i in group):
             chosen = [i for i in group if i.columns["mode"] == mode and i.columns["dtype"] == dtype]
-            parts.append(f"{MODE_NAMES.get(mode, mode)}, {dtype}, median of single calls:")
+            what = MEASURED[chosen[0].unit]
+            parts.append(f"{MODE_NAMES.get(mode, mode)}, {dtype}, {what}:")
             parts.append("\n".join(shape_table(chosen)))
             parts.append("Geometric means:")
             parts.append("\n".join(mean_table(chosen)))
+    if any(item.floor_ratio for item in items):
+        parts.append(FLOOR_NOTE)
+    gains = rows.scaling(items)
+    if gains:
+        parts.append(f"{rows.SCALING_WORDS}:")
+        parts.append("\n".join(scaling_table(gains)))
     return "\n\n".join(parts)
 
 

@@ -1,35 +1,36 @@
-"""LSTM, GRU and RNN against torch.nn and ONNX Runtime: inference and training.
+"""LSTM, GRU and RNN against torch.nn, ONNX Runtime and torch.compile.
 
     python benchmarks/rnn.py                  # everything: minutes, rows into results/rnn.csv
-    python benchmarks/rnn.py --cell lstm --dtype float32 --mode train --threads 2
-    python benchmarks/rnn.py --quick          # seconds, two small shapes; keeps no rows
+    python benchmarks/rnn.py --cell lstm --dtype float32 --mode train --threads 1 --threads 2
+    python benchmarks/rnn.py --grid heat      # B x H, into results/rnn_heat.csv
+    python benchmarks/rnn.py --grid steps     # T from 1 to 1024, into results/rnn_steps.csv
+    python benchmarks/rnn.py --quick          # seconds, small shapes; keeps no rows
 
-``plot.py`` draws the rows and ``readme_table.py`` makes a table of them.
+``plot.py`` draws the rows and ``readme_table.py`` makes a table of them. On ``--device cuda``
+torch.nn is cuDNN.
+
+torch.compile leaves torch.nn's recurrences out by default: the graph breaks before the module,
+which then runs eagerly, so that its time is torch.nn's. ``--compiled`` tells Dynamo to trace them
+(``allow_rnn``) and adds that as a provider of its own, for dense sequences of at most 32 steps: the
+time loop is unrolled, and every case compiles for up to half a minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import harness
+import rnn_cases
+import roofline
 import rows
 import torch
 import typer
-from harness import Provider
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
-
-import fastseq
-
-ONNX = "ONNX Runtime"
-
-Shape = tuple[int, int, int, int]  # T, B, I, H
+from rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
 
 SHAPES: list[Shape] = [
     (28, 1, 28, 128),
@@ -49,148 +50,77 @@ SHAPES: list[Shape] = [
 PACKED: list[Shape] = [(1000, 16, 16, 64)]
 QUICK: list[Shape] = [(28, 1, 28, 128), (28, 64, 28, 128)]
 QUICK_PACKED: list[Shape] = [(50, 16, 16, 64)]
-SECONDS = 1.0
 QUICK_SECONDS = 0.1
 
 
-class Cell(str, Enum):
-    """Recurrences."""
+class Grid(str, Enum):
+    """Sets of shapes: real and odd ones, batch by width, or sequence lengths."""
 
-    lstm = "lstm"
-    gru = "gru"
-    rnn = "rnn"
-
-
-class DType(str, Enum):
-    """Element types of parameters, input and gradients."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Mode(str, Enum):
-    """Forward alone, or forward and the gradients of every parameter and of the input."""
-
-    infer = "infer"
-    train = "train"
-
-
-class Layout(str, Enum):
-    """A (T, B, I) input, or a PackedSequence of rows with random lengths up to T."""
-
-    dense = "dense"
-    packed = "packed"
-
-
-TORCH_DTYPE = {DType.float32: torch.float32, DType.bfloat16: torch.bfloat16}
-Maker = Callable[[int, int], nn.RNNBase]
-MODULES: dict[Cell, tuple[Maker, Maker]] = {
-    Cell.lstm: (nn.LSTM, fastseq.LSTM),
-    Cell.gru: (nn.GRU, fastseq.GRU),
-    Cell.rnn: (nn.RNN, fastseq.RNN),
-}
+    shapes = "shapes"
+    heat = "heat"
+    steps = "steps"
 
 
 @dataclass(frozen=True)
-class Case:
-    """One cell of the grid."""
+class Plan:
+    """What a grid measures by default.
 
-    cell: Cell
-    dtype: DType
-    mode: Mode
-    layout: Layout
-    shape: Shape
+    Attributes:
+        dense: shapes of (T, B, I) inputs.
+        packed: shapes of ragged batches.
+        quick: the same for ``--quick``.
+        modes: what is timed.
+        seconds: for each case.
+        rounds: for each case, at least.
+        file: the CSV file's stem.
+    """
 
-
-def data(sequence: Tensor | PackedSequence) -> Tensor:
-    """The tensor that holds a sequence's elements."""
-    return sequence.data if isinstance(sequence, PackedSequence) else sequence
-
-
-def infer(module: nn.RNNBase, x: Tensor | PackedSequence) -> Callable[[], Sequence[Tensor]]:
-    """A call that returns the output, computed without gradients."""
-    module.eval()
-
-    def call() -> Sequence[Tensor]:
-        with torch.inference_mode():
-            return (data(module(x)[0]),)
-
-    return call
+    dense: list[Shape]
+    packed: list[Shape]
+    quick: tuple[list[Shape], list[Shape]]
+    modes: list[Mode]
+    seconds: float
+    rounds: int
+    file: str
 
 
-def train(
-    module: nn.RNNBase, x: Tensor | PackedSequence, grad: Tensor
-) -> Callable[[], Sequence[Tensor]]:
-    """A call that returns the output and the gradients of the input and every parameter."""
-    module.train()
-    leaf = data(x).detach().requires_grad_()
-    inputs = x._replace(data=leaf) if isinstance(x, PackedSequence) else leaf
-    wanted = [leaf, *module.parameters()]
-
-    def call() -> Sequence[Tensor]:
-        output = data(module(inputs)[0])
-        return (output.detach(), *torch.autograd.grad(output, wanted, grad))
-
-    return call
+def heat(batches: tuple[int, ...], widths: tuple[int, ...]) -> list[Shape]:
+    """Every batch with every width, as wide inside as outside."""
+    return [(32, batch, width, width) for batch in batches for width in widths]
 
 
-def providers(case: Case, threads: int, device: torch.device) -> list[Provider]:
-    """The providers of a case, all with the same weights and the same input."""
-    steps, batch, width, hidden = case.shape
-    dtype = TORCH_DTYPE[case.dtype]
-    torch.manual_seed(0)
-    native, ours = (kind(width, hidden) for kind in MODULES[case.cell])
-    ours.load_state_dict(native.state_dict())
-    native, ours = native.to(device, dtype), ours.to(device, dtype)
-    padded = torch.randn(steps, batch, width).to(device, dtype)
-    x: Tensor | PackedSequence = padded
-    lengths = None
-    if case.layout is Layout.packed:
-        lengths = torch.randint(1, steps + 1, (batch,)).sort(descending=True).values
-        x = pack_padded_sequence(padded, lengths)
-        padded = padded[: lengths[0]]
-    if case.mode is Mode.train:
-        grad = torch.randn(*data(x).shape[:-1], hidden).to(device, dtype)
-        calls = [train(native, x, grad), train(ours, x, grad)]
-    else:
-        calls = [infer(native, x), infer(ours, x)]
-    cpu = device.type == "cpu"
-    names = (rows.NATIVE, rows.OURS)
-    built_for = (
-        torch.backends.cpu.get_cpu_capability(),
-        fastseq.info()["CPU capability"].partition(" ")[0],
-    )
-    found = [
-        Provider(name, call, capability if cpu else "")
-        for name, call, capability in zip(names, calls, built_for, strict=True)
-    ]
-    if case.mode is Mode.infer and cpu and dtype == torch.float32 and onnx_installed():
-        found.append(onnx_provider(native, padded, lengths, threads))
-    return found
+def steps(counts: tuple[int, ...]) -> list[Shape]:
+    """A middling batch of sequences of each length."""
+    return [(count, 8, 128, 128) for count in counts]
 
 
-def onnx_installed() -> bool:
-    """Whether onnx and onnxruntime are there."""
-    return all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+PLANS = {
+    Grid.shapes: Plan(
+        SHAPES, PACKED, (QUICK, QUICK_PACKED), list(Mode), 1.0, harness.MIN_ROUNDS, "rnn"
+    ),
+    # The corner of 256 x 1024 takes seconds a call: three rounds, or the grid takes too long.
+    Grid.heat: Plan(
+        heat((1, 4, 16, 64, 256), (32, 64, 128, 256, 512, 1024)),
+        [],
+        (heat((1, 4), (32, 64)), []),
+        [Mode.train],
+        0.4,
+        3,
+        "rnn_heat",
+    ),
+    Grid.steps: Plan(
+        steps((1, 4, 16, 64, 256, 1024)),
+        [],
+        (steps((1, 4, 16)), []),
+        [Mode.infer, Mode.train],
+        0.5,
+        harness.MIN_ROUNDS,
+        "rnn_steps",
+    ),
+}
 
 
-def onnx_provider(
-    layer: nn.RNNBase, padded: Tensor, lengths: Tensor | None, threads: int
-) -> Provider:
-    """ONNX Runtime with a layer's weights; a ragged batch goes in and comes out padded."""
-    import onnx_rnn
-
-    call = onnx_rnn.inference(layer, padded, lengths, threads)
-    if lengths is None:
-        return Provider(ONNX, call)
-
-    def pack(results: Sequence[Tensor]) -> Sequence[Tensor]:
-        return tuple(pack_padded_sequence(result, lengths).data for result in results)
-
-    return Provider(ONNX, call, view=pack)
-
-
-def grid(
+def cases(
     cells: list[Cell],
     dtypes: list[DType],
     modes: list[Mode],
@@ -213,41 +143,53 @@ def parse_shape(text: str) -> Shape:
 
 
 def main(
+    grid: Annotated[Grid, typer.Option(help="Shapes, and what is timed by default.")] = Grid.shapes,
     cell: Annotated[list[Cell] | None, typer.Option(help="Repeatable; default all.")] = None,
     dtype: Annotated[list[DType] | None, typer.Option(help="Repeatable; default all.")] = None,
-    mode: Annotated[list[Mode] | None, typer.Option(help="Repeatable; default all.")] = None,
+    mode: Annotated[
+        list[Mode] | None,
+        typer.Option(help="Repeatable; default all; heat: train; steps: infer and train."),
+    ] = None,
     layout: Annotated[list[Layout] | None, typer.Option(help="Repeatable; default all.")] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="T,B,I,H; repeatable; default this file's grid.")
+        list[str] | None, typer.Option(help="T,B,I,H; repeatable; default the grid's.")
     ] = None,
     threads: Annotated[
         list[int] | None, typer.Option(min=1, help="Repeatable; default torch's number.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled",
+            help=f"torch.compile as well, up to T = {rnn_cases.COMPILED_STEPS}; slow to start.",
+        ),
+    ] = False,
     seconds: Annotated[
-        float | None, typer.Option(help=f"For each case; default {SECONDS:g}.")
+        float | None, typer.Option(help="For each case; default 1; heat: 0.4; steps: 0.5.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two small shapes, short.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few small shapes, short.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="CSV file; default results/rnn.csv, with --quick none.")
+        Path | None,
+        typer.Option(help="CSV file; default results/rnn[_GRID].csv, with --quick none."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start the CSV file again.")
     ] = False,
 ) -> None:
     """Time fastseq's LSTM, GRU and RNN beside torch.nn's and ONNX Runtime's, in turn."""
+    plan = PLANS[grid]
     given = [parse_shape(text) for text in shape or []]
-    shapes = {
-        Layout.dense: given or (QUICK if quick else SHAPES),
-        Layout.packed: given or (QUICK_PACKED if quick else PACKED),
-    }
-    seconds = seconds if seconds is not None else QUICK_SECONDS if quick else SECONDS
-    out = out or (None if quick else harness.RESULTS / "rnn.csv")
+    dense, packed = plan.quick if quick else (plan.dense, plan.packed)
+    shapes = {Layout.dense: given or dense, Layout.packed: given or packed}
+    layouts = layout or [kind for kind in Layout if plan.packed or kind is Layout.dense]
+    seconds = seconds if seconds is not None else QUICK_SECONDS if quick else plan.seconds
+    out = out or (None if quick else harness.RESULTS / f"{plan.file}.csv")
     place = torch.device(device)
     run = harness.run_columns(place)
-    names = [rows.NATIVE, rows.OURS]
-    if place.type == "cpu" and onnx_installed():
-        names.append(ONNX)
+    names = [rows.NATIVE, rows.OURS, *[rnn_cases.COMPILED] * compiled]
+    if place.type == "cpu" and rnn_cases.onnx_installed():
+        names.append(rnn_cases.ONNX)
     elif place.type == "cpu":
         typer.echo("ONNX Runtime is left out: pip install onnx onnxruntime")
     if harness.busy():
@@ -255,28 +197,22 @@ def main(
     if overwrite and out:
         out.unlink(missing_ok=True)
     typer.echo(f"{run['gpu'] or run['cpu']}, torch {run['torch']}, commit {run['commit']}; ms")
-    typer.echo(rows.header(names))
+    typer.echo(rows.header(names, floor=True))
     measured: list[rows.Comparison] = []
     for count in threads or [torch.get_num_threads()]:
         torch.set_num_threads(count)
-        for case in grid(
-            cell or list(Cell),
-            dtype or list(DType),
-            mode or list(Mode),
-            layout or list(Layout),
-            shapes,
+        for case in cases(
+            cell or list(Cell), dtype or list(DType), mode or plan.modes, layouts, shapes
         ):
+            limits = roofline.columns(case, place, count, quick)
             timings = harness.measure(
-                providers(case, count, place), place, TORCH_DTYPE[case.dtype], seconds
+                rnn_cases.providers(case, count, place, compiled),
+                place,
+                TORCH_DTYPE[case.dtype],
+                seconds,
+                rounds=plan.rounds,
             )
-            columns = {
-                "op": case.cell.value.upper(),
-                "dtype": case.dtype.value,
-                "mode": case.mode.value,
-                "layout": case.layout.value,
-            }
-            sizes = dict(zip("TBIH", case.shape, strict=True))
-            found = harness.make_rows(run, count, columns, sizes, timings)
+            found = harness.make_rows(run, count, case.columns(), case.sizes(), timings, limits)
             if out:
                 rows.append(out, found)
             measured += rows.compare(found)

@@ -18,6 +18,9 @@ LIMIT = "copy"  # of the input: what no kernel that reads and writes as much can
 
 RUN = ("run", "commit", "torch", "device", "cpu", "gpu", "threads")
 CASE = ("op", "dtype", "mode", "layout")
+# Of the recurrence alone: operations of the matrix products, in 10^9; their rate in a large one, a
+# second; the time that follows; the least that must move, in 10^6 bytes.
+ROOFLINE = ("gemm_gflop", "gemm_gflops", "floor_ms", "mbytes")
 MEASURED = (
     "provider",
     "capability",
@@ -28,6 +31,9 @@ MEASURED = (
     "p20_ms",
     "p80_ms",
 )
+# Instead of the milliseconds, where memory was measured.
+MEMORY = ("median_mb", "p20_mb", "p80_mb")
+WORSE = {"ms": "slower", "MB": "larger"}
 # A case measured again on the same machine takes the place of the older measurement.
 MACHINE = ("device", "cpu", "gpu", "threads")
 
@@ -35,6 +41,16 @@ MACHINE = ("device", "cpu", "gpu", "threads")
 # lacking, as contended.
 NOISY = 2.0
 CONTENDED = 0.15
+# Shapes whose time should be that of their matrix products, little more.
+FLOOR_BATCH, FLOOR_HIDDEN = 32, 256
+FLOOR_TARGET = 1.3
+# Shapes that should gain from a second thread.
+SCALING_BATCH = 32
+FLOOR_WORDS = (
+    f"Geometric mean of fastseq / floor of the matrix products where B >= {FLOOR_BATCH} and "
+    f"H >= {FLOOR_HIDDEN}; wanted in training: {FLOOR_TARGET}"
+)
+SCALING_WORDS = f"Time with 1 thread / time with 2 where B >= {SCALING_BATCH}, geometric mean"
 
 Row = dict[str, str]
 
@@ -46,9 +62,11 @@ class Comparison:
     Attributes:
         columns: the columns that the rows share: run, machine and case.
         shape: the shape columns, such as T, B, I, H.
-        times: median milliseconds by provider.
+        times: median by provider, in milliseconds or megabytes.
         spread: the largest 80th over 20th percentile of a provider.
         contention: cores that other processes kept from the benchmark.
+        unit: ms or MB.
+        floor: milliseconds of the matrix products alone, where the rows have that column.
     """
 
     columns: Row
@@ -56,6 +74,8 @@ class Comparison:
     times: dict[str, float]
     spread: float
     contention: float
+    unit: str = "ms"
+    floor: float | None = None
 
     @property
     def label(self) -> str:
@@ -79,20 +99,51 @@ class Comparison:
         """Whether any other provider is faster."""
         return self.best_ratio < 1
 
+    @property
+    def floor_ratio(self) -> float | None:
+        """Time of fastseq over the floor, for shapes large enough to be judged by it."""
+        large = self.size("B") >= FLOOR_BATCH and self.size("H") >= FLOOR_HIDDEN
+        return self.times[OURS] / self.floor if self.floor and large else None
+
     def ratio_to(self, provider: str) -> float:
         """Time of a provider over time of fastseq."""
         return self.times[provider] / self.times[OURS]
 
+    def size(self, name: str) -> int:
+        """A size of the shape; 0 where it has none of that name."""
+        return int(self.shape.get(name, 0))
+
 
 @dataclass(frozen=True)
 class Summary:
-    """Geometric means over the shapes of one op, dtype, mode and layout."""
+    """Geometric means over the shapes of one op, dtype, mode and layout.
+
+    Attributes:
+        columns: of the first shape.
+        count: of the shapes.
+        ratio: torch.nn over fastseq.
+        best_ratio: the fastest other provider over fastseq.
+        losing: the shapes where another provider is faster.
+        floors: fastseq over the floor, of the shapes that are judged by it.
+        worse: what losing means, in a word.
+    """
 
     columns: Row
     count: int
     ratio: float
     best_ratio: float
     losing: tuple[str, ...]
+    floors: tuple[float, ...]
+    worse: str
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Time with one thread over time with two: geometric means over the shapes of one case."""
+
+    columns: Row
+    count: int
+    speedups: dict[str, float]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -142,20 +193,30 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
         if not found or found[0]["run"] == row["run"]:
             found.append(row)
     return [
-        Comparison(
-            columns={name: group[0][name] for name in RUN + CASE},
-            shape=_shape(group[0]),
-            times={row["provider"]: float(row["median_ms"]) for row in group},
-            spread=max(float(row["p80_ms"]) / float(row["p20_ms"]) for row in group),
-            contention=max(float(row["contention"]) for row in group),
-        )
+        _comparison(group)
         for group in cases.values()
         if {NATIVE, OURS} <= {row["provider"] for row in group}
     ]
 
 
+def _comparison(group: Sequence[Row]) -> Comparison:
+    memory = MEMORY[0] in group[0]
+    median, low, high = MEMORY if memory else MEASURED[-3:]
+    floor = group[0].get("floor_ms")
+    return Comparison(
+        columns={name: group[0][name] for name in RUN + CASE},
+        shape=_shape(group[0]),
+        times={row["provider"]: float(row[median]) for row in group},
+        spread=max(float(row[high]) / float(row[low]) for row in group),
+        contention=max(float(row.get("contention", 0)) for row in group),
+        unit="MB" if memory else "ms",
+        floor=float(floor) if floor else None,
+    )
+
+
 def _shape(row: Row) -> Row:
-    return {name: text for name, text in row.items() if name not in RUN + CASE + MEASURED}
+    known = {*RUN, *CASE, *ROOFLINE, *MEASURED, *MEMORY}
+    return {name: text for name, text in row.items() if name not in known}
 
 
 def summarise(comparisons: Iterable[Comparison]) -> list[Summary]:
@@ -171,9 +232,35 @@ def summarise(comparisons: Iterable[Comparison]) -> list[Summary]:
             ratio=geometric_mean([item.ratio for item in group]),
             best_ratio=geometric_mean([item.best_ratio for item in group]),
             losing=tuple(item.label for item in group if item.loses),
+            floors=tuple(item.floor_ratio for item in group if item.floor_ratio),
+            worse=WORSE[group[0].unit],
         )
         for group in groups.values()
     ]
+
+
+def scaling(comparisons: Iterable[Comparison]) -> list[Scaling]:
+    """What a second thread gains where B >= 32, by machine, op, dtype, mode and layout.
+
+    A shape counts if it was measured with both, a provider if it was measured in all shapes.
+    """
+    groups: dict[tuple[str, ...], dict[str, dict[str, Comparison]]] = {}
+    for item in comparisons:
+        if item.size("B") >= SCALING_BATCH and item.columns["threads"] in ("1", "2"):
+            key = tuple(item.columns[n] for n in MACHINE + CASE if n != "threads")
+            counts = groups.setdefault(key, {}).setdefault(item.label, {})
+            counts[item.columns["threads"]] = item
+    found = []
+    for shapes in groups.values():
+        pairs = [(shape["1"], shape["2"]) for shape in shapes.values() if len(shape) == 2]
+        names = [set(one.times) & set(two.times) for one, two in pairs]
+        if pairs:
+            speedups = {
+                name: geometric_mean([one.times[name] / two.times[name] for one, two in pairs])
+                for name in order(set.intersection(*names))
+            }
+            found.append(Scaling(pairs[0][0].columns, len(pairs), speedups))
+    return found
 
 
 def order(names: Iterable[str]) -> list[str]:
@@ -181,26 +268,39 @@ def order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (name == OURS, name != NATIVE, name))
 
 
-def header(providers: Sequence[str]) -> str:
-    """The head of the text table."""
+def header(providers: Sequence[str], floor: bool = False) -> str:
+    """The head of the text table; ``floor`` is for rows that have a floor."""
     columns = "".join(f"{name:>15}" for name in order(providers))
-    return f"{'op':<6}{'dtype':<10}{'mode':<7}{'thr':<5}{'shape':<28}{columns}{'ratio':>9}{'':>3}"
+    ends = f"{'ratio':>9}" + floor * f"{'/ floor':>9}"
+    return f"{'op':<9}{'dtype':<10}{'mode':<9}{'thr':<5}{'shape':<28}{columns}{ends}{'':>3}"
 
 
 def line(item: Comparison, providers: Sequence[str]) -> str:
-    """One case of the text table: medians in ms, and torch.nn / fastseq.
+    """One case of the text table: medians in ms, torch.nn / fastseq, and fastseq / floor.
 
     A case where another provider is faster, or the times scatter, ends in words that say so.
     """
-    columns = item.columns
     times = "".join(
-        f"{item.times[name]:>15.3f}" if name in item.times else f"{'-':>15}"
+        f"{_digits(item.times[name]):>15}" if name in item.times else f"{'-':>15}"
         for name in order(providers)
     )
+    limit = ""
+    if item.floor is not None:
+        limit = f"{'':>9}" if item.floor_ratio is None else f"{item.floor_ratio:>8.2f}x"
     return (
-        f"{columns['op']:<6}{columns['dtype']:<10}{columns['mode']:<7}{columns['threads']:<5}"
-        f"{item.label:<28}{times}{item.ratio:>8.2f}x   {mark(item)}"
+        f"{_case(item.columns)}{item.label:<28}{times}{item.ratio:>8.2f}x{limit}   {mark(item)}"
     ).rstrip()
+
+
+def _case(columns: Row) -> str:
+    """The first columns of the text table."""
+    widths = {"op": 9, "dtype": 10, "mode": 9, "threads": 5}
+    return "".join(f"{columns[name]:<{width}}" for name, width in widths.items())
+
+
+def _digits(value: float) -> str:
+    """A number of at least three digits."""
+    return f"{value:.3f}" if value >= 1 else f"{value:.5f}"
 
 
 def mark(item: Comparison) -> str:
@@ -209,7 +309,7 @@ def mark(item: Comparison) -> str:
     if item.loses:
         rivals = {name: time for name, time in item.times.items() if name != LIMIT}
         winner = min(rivals, key=lambda name: rivals[name])
-        words.append(f"SLOWER than {winner} ({item.best_ratio:.2f}x)")
+        words.append(f"{WORSE[item.unit].upper()} than {winner} ({item.best_ratio:.2f}x)")
     if item.spread > NOISY:
         words.append("noisy")
     if item.contention > CONTENDED:
@@ -229,22 +329,36 @@ def warning(comparisons: Sequence[Comparison]) -> str:
 
 
 def summary_lines(comparisons: Sequence[Comparison]) -> list[str]:
-    """The end of the text table: geometric means, and every losing shape by name."""
+    """The end of the text table: geometric means, every losing shape by name, floors, scaling."""
     several = any(len(item.times) > 2 for item in comparisons)
     lines = [
         "",
-        "geometric mean of torch.nn / fastseq" + several * ", and of fastest other / fastseq",
+        "Geometric mean of torch.nn / fastseq" + several * ", and of fastest other / fastseq",
     ]
-    for item in summarise(comparisons):
-        columns = item.columns
-        plural = "" if item.count == 1 else "s"
-        text = (
-            f"{columns['op']:<6}{columns['dtype']:<10}{columns['mode']:<7}{columns['threads']:<5}"
-            f"{columns['layout']:<8}{item.count:>3} shape{plural:<2}{item.ratio:>8.2f}x"
-        )
+    summaries = summarise(comparisons)
+    for item in summaries:
+        text = f"{_case(item.columns)}{_count(item.columns, item.count)}{item.ratio:>8.2f}x"
         if several:
             text += f"{item.best_ratio:>8.2f}x"
         if item.losing:
-            text += f"   SLOWER on {len(item.losing)}: {'; '.join(item.losing)}"
+            text += f"   {item.worse.upper()} on {len(item.losing)}: {'; '.join(item.losing)}"
         lines.append(text)
+    judged = [item for item in summaries if item.floors]
+    lines += ["", FLOOR_WORDS] * bool(judged)
+    for item in judged:
+        mean, worst = geometric_mean(item.floors), max(item.floors)
+        text = f"{_case(item.columns)}{_count(item.columns, len(item.floors))}{mean:>8.2f}x"
+        lines.append(text + f", at most {worst:.2f}x")
+    gains = scaling(comparisons)
+    lines += ["", SCALING_WORDS] * bool(gains)
+    for gain in gains:
+        speedups = ", ".join(f"{name} {value:.2f}x" for name, value in gain.speedups.items())
+        columns = gain.columns | {"threads": "1-2"}
+        lines.append(f"{_case(columns)}{_count(columns, gain.count)}   {speedups}")
     return [*lines, *filter(None, [warning(comparisons)])]
+
+
+def _count(columns: Row, count: int) -> str:
+    """How many shapes of which layout."""
+    plural = "" if count == 1 else "s"
+    return f"{columns['layout']:<8}{count:>3} shape{plural:<2}"

@@ -1,7 +1,10 @@
+import contextlib
 import csv
-import os
+import io
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -9,36 +12,47 @@ from types import ModuleType
 import pytest
 import torch
 
-import fastseq
-
 pytest.importorskip("typer", reason="the bench extra is not installed")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHAPE = "6,3,5,7"
 RUN = ["run", "commit", "torch", "device", "cpu", "gpu", "threads"]
 CASE = ["op", "dtype", "mode", "layout", "T", "B", "I", "H"]
+ROOFLINE = ["gemm_gflop", "gemm_gflops", "floor_ms", "mbytes"]
 MEASURED = ["provider", "capability", "rounds", "calls", "contention"]
 MEASURED += ["median_ms", "p20_ms", "p80_ms"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    # Benchmarks import their neighbours by bare names, as scripts do.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield
+
+
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def rows() -> ModuleType:
     import rows
 
     return rows
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    # The child must find the same fastseq, installed or not.
-    path = os.pathsep.join([str(Path(fastseq.__file__).parents[1]), *sys.path])
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+    # In this process: to import torch again for each script would take most of the time.
+    command = [str(BENCHMARKS / script), *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    threads, code = torch.get_num_threads(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runpy.run_path(command[0], run_name="__main__")
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +69,14 @@ def test_rows_of_a_quick_run(measured: tuple[Path, str]) -> None:
     with out.open(newline="") as file:
         reader = csv.DictReader(file)
         found = list(reader)
-    assert reader.fieldnames == RUN + CASE + MEASURED
+    assert reader.fieldnames == RUN + CASE + ROOFLINE + MEASURED
     cases = {tuple(row[n] for n in ("op", "dtype", "mode", "layout", "provider")) for row in found}
     assert len(cases) == len(found)
     peers = {"torch.nn", "fastseq"}
     onnx = all(find_spec(name) for name in ("onnx", "onnxruntime"))
     for op in ("LSTM", "GRU", "RNN"):
         for dtype in ("float32", "bfloat16"):
-            for mode in ("infer", "train"):
+            for mode in ("infer", "forward", "train"):
                 for layout in ("dense", "packed"):
                     providers = {case[4] for case in cases if case[:4] == (op, dtype, mode, layout)}
                     timed = onnx and dtype == "float32" and mode == "infer"
@@ -83,7 +97,7 @@ def test_rows_of_a_quick_run(measured: tuple[Path, str]) -> None:
 def test_table_of_a_quick_run(measured: tuple[Path, str], rows: ModuleType) -> None:
     out, printed = measured
     cases = rows.read(out)
-    assert len(cases) == 24
+    assert len(cases) == 36
     for item in cases:
         label = "6, 3, 5, 7" if item.columns["layout"] == "dense" else "6, 3, 5, 7 packed"
         assert item.label == label
@@ -168,8 +182,7 @@ def test_the_newest_run_counts_whole(rows: ModuleType, tmp_path: Path) -> None:
         rows.append(path, [{"run": "3"}])
 
 
-def test_providers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def test_providers_must_agree() -> None:
     import harness
 
     right = harness.Provider("right", lambda: (torch.ones(3),))
@@ -181,8 +194,7 @@ def test_providers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [timing.rounds for timing in timings] == [5, 5]
 
 
-def test_a_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def test_a_wrong_shape_is_refused() -> None:
     import rnn
     import typer
 
@@ -190,6 +202,113 @@ def test_a_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("1,2,3", "a,b,c,d", "1,0,2,3"):
         with pytest.raises(typer.BadParameter, match=text):
             rnn.parse_shape(text)
+
+
+def test_what_the_roofline_counts() -> None:
+    import roofline
+    from rnn_cases import Case, Cell, DType, Layout, Mode
+
+    shape = (5, 3, 4, 7)
+    found = {
+        (cell, mode): Case(cell, DType.bfloat16, mode, Layout.dense, shape)
+        for cell in Cell
+        for mode in Mode
+    }
+    for cell, gates, saved, states in (("lstm", 4, 5, 2), ("gru", 3, 4, 1), ("rnn", 1, 0, 1)):
+        infer, forward, train = (found[Cell(cell), mode] for mode in Mode)
+        work = 5 * 3 * 2 * gates * 7 * (4 + 7) * 1e-9
+        assert roofline.gemm_gflop(infer) == pytest.approx(work)
+        assert roofline.gemm_gflop(forward) == pytest.approx(work)
+        assert roofline.gemm_gflop(train) == pytest.approx(3 * work)
+        moved = 15 * (4 + 7) + gates * 7 * (4 + 7 + 2)
+        ends = states * 3 * 7
+        assert roofline.mbytes(infer) == pytest.approx(2e-6 * (moved + ends))
+        assert roofline.mbytes(forward) == pytest.approx(2e-6 * (moved + ends + saved * 15 * 7))
+        assert roofline.mbytes(train) == pytest.approx(2e-6 * (2 * moved + ends + saved * 15 * 7))
+    ragged = Case(Cell.gru, DType.float32, Mode.infer, Layout.packed, shape)
+    count = int(ragged.lengths().sum())
+    assert 3 <= count < 15
+    dense = roofline.gemm_gflop(found[Cell.gru, Mode.infer])
+    assert roofline.gemm_gflop(ragged) == pytest.approx(dense * count / 15)
+
+
+def test_floors_of_measured_rows(measured: tuple[Path, str], rows: ModuleType) -> None:
+    with measured[0].open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert float(row["gemm_gflops"]) > 0.1
+            floor = 1e3 * float(row["gemm_gflop"]) / float(row["gemm_gflops"])
+            assert float(row["floor_ms"]) == pytest.approx(floor, rel=1e-3)
+            assert float(row["mbytes"]) > 0
+    for item in rows.read(measured[0]):
+        assert item.floor > 0
+        assert item.floor_ratio is None  # too small a shape
+    assert "/ floor" in measured[1]
+
+
+def sized(
+    rows: ModuleType, threads: int, provider: str, ms: float, batch: int = 32, hidden: int = 256
+) -> dict[str, str]:
+    made = row(rows, "1", 8, provider, ms)
+    sizes = {"T": "8", "B": str(batch), "I": "9", "H": str(hidden)}
+    limits = dict.fromkeys(rows.ROOFLINE, "") | {"floor_ms": "2"}
+    return made | {"threads": str(threads), "mode": "train", "dtype": "float32"} | sizes | limits
+
+
+def test_floor_and_scaling_are_told(rows: ModuleType, tmp_path: Path) -> None:
+    table = [
+        *(sized(rows, 1, name, ms) for name, ms in (("torch.nn", 6.0), ("fastseq", 5.0))),
+        *(sized(rows, 2, name, ms) for name, ms in (("torch.nn", 4.0), ("fastseq", 2.5))),
+        # Not judged: too few rows, too few units, one number of threads alone.
+        *(sized(rows, n, name, 9.0, batch=31) for n in (1, 2) for name in ("torch.nn", "fastseq")),
+        *(sized(rows, 2, name, 9.0, hidden=255) for name in ("torch.nn", "fastseq")),
+    ]
+    rows.append(tmp_path / "made.csv", table)
+    found = rows.read(tmp_path / "made.csv")
+    assert [item.floor_ratio for item in found] == [2.5, 1.25, None, None, None]
+    assert "1.60x    1.25x" in rows.line(found[1], [])
+    (gain,) = rows.scaling(found)
+    assert gain.count == 1
+    assert gain.speedups == pytest.approx({"torch.nn": 1.5, "fastseq": 2.0})
+    assert list(gain.speedups) == ["torch.nn", "fastseq"]
+    lines = [" ".join(text.split()) for text in rows.summary_lines(found)]
+    assert any(text.endswith("1 shape 1.25x, at most 1.25x") for text in lines)
+    assert any(text.endswith("1 shape torch.nn 1.50x, fastseq 2.00x") for text in lines)
+    printed = run("readme_table.py", tmp_path / "made.csv").stdout
+    assert "| GRU | 8, 32, 9, 256 | 4 | 2.5 | 1.60× | 1.25 |" in printed
+    assert "| GRU | 8, 31, 9, 256 | 9 | 9 | 1.00× | – |" in printed
+    assert "| GRU | float32 | train | 1 dense | 1.50× | 2.00× |" in printed
+    assert rows.scaling(found[1:]) == []
+
+
+@pytest.mark.parametrize("grid", ["heat", "steps"])
+def test_grids_and_their_figures(grid: str, rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / f"rnn_{grid}.csv"
+    chosen = ["--quick", "--dtype", "float32", "--threads", 1, "--seconds", 0, "--out", out]
+    result = run("rnn.py", "--grid", grid, *chosen, "--cell", "gru")
+    assert result.returncode == 0, result.stderr
+    found = rows.read(out)
+    shapes = {tuple(item.size(name) for name in "TBIH") for item in found}
+    if grid == "heat":
+        assert shapes == {(32, b, h, h) for b in (1, 4) for h in (32, 64)}
+        assert {item.columns["mode"] for item in found} == {"train"}
+    else:
+        assert shapes == {(t, 8, 128, 128) for t in (1, 4, 16)}
+        assert {item.columns["mode"] for item in found} == {"infer", "train"}
+    pytest.importorskip("matplotlib", reason="the bench extra is not installed")
+    import plot
+    import plot_grids
+
+    drawn = run("plot.py", out)
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout.strip() == str(tmp_path / f"rnn_{grid}_cpu_float32_1threads.png")
+    assert plot.kind_of(Path("rnn.csv")) is plot.kind_of(Path("heat_rnn.csv")) is plot.Kind.bars
+    if grid == "heat":
+        written = [text.get_text() for text in plot_grids.heat_figure(found[:-1]).axes[0].texts]
+        assert written == [*(plot_grids.times(item.ratio) for item in found[:-1]), "–"]
+    else:
+        lines = plot_grids.steps_figure(found).axes[0].get_lines()
+        ours = [item.times["fastseq"] for item in found[:3]]
+        assert any(list(line.get_ydata()) == ours for line in lines)
 
 
 @pytest.mark.parametrize("op", ["lrn", "pool", "trio"])
