@@ -311,6 +311,34 @@ def test_grids_and_their_figures(grid: str, rows: ModuleType, tmp_path: Path) ->
         assert any(list(line.get_ydata()) == ours for line in lines)
 
 
+def test_overhead(rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "overhead.csv"
+    result = run("overhead.py", "--seconds", 0, "--threads", 1, "--out", out)
+    assert result.returncode == 0, result.stderr
+    found = rows.read(out)
+    modules = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"]
+    assert [item.columns["op"] for item in found] == 2 * modules
+    assert {item.label for item in found} == {"1, 1, 32, 32"}
+    assert all(0 < item.times["fastseq"] < 100 for item in found)
+    assert run("readme_table.py", out, "--op", "grucell").stdout.count("| GRUCell | 1, 1,") == 2
+
+
+def test_memory(rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "memory.csv"
+    shape = ("--shape", "200,16,64,64", "--threads", 1)
+    result = run("memory.py", "--quick", *shape, "--cell", "gru", "--layout", "dense", "--out", out)
+    assert result.returncode == 0, result.stderr
+    (item,) = rows.read(out)
+    assert item.unit == "MB"
+    # y and the gradient of x at least; what is saved is several times that.
+    least = 2 * 200 * 16 * 64 * 4e-6
+    assert all(least < size < 40 * least for size in item.times.values())
+    assert f"{item.ratio:.2f}x" in result.stdout
+    table = run("readme_table.py", out).stdout
+    assert "torch.nn MB" in table
+    assert "larger on" in table
+
+
 @pytest.mark.parametrize("op", ["lrn", "pool", "trio"])
 def test_images(op: str, rows: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / f"{op}.csv"
