@@ -41,11 +41,14 @@ std::string cpu_capability() {
 }
 
 std::map<std::string, int64_t> plan_recurrence(int64_t cell, int64_t steps, int64_t batch,
-                                               int64_t hidden, int64_t state, int64_t threads) {
+                                               int64_t input, int64_t hidden, int64_t state,
+                                               int64_t threads) {
   if (cell < 0 || cell > 3) throw py::value_error("cell should be 0, 1, 2 or 3");
-  const auto plan = fastseq::plan_recurrence(static_cast<fastseq::Cell>(cell), steps * batch, batch,
-                                             hidden, state, threads);
-  return {{"slices", plan.slices}};
+  const auto kind = static_cast<fastseq::Cell>(cell);
+  const int64_t useful =
+      fastseq::useful_threads(kind, steps * batch, hidden, state, input, threads);
+  const auto plan = fastseq::plan_recurrence(kind, batch, hidden, state, hidden, useful);
+  return {{"threads", useful}, {"batches", plan.batches}, {"units", plan.units}};
 }
 
 }  // namespace
@@ -57,6 +60,6 @@ PYBIND11_MODULE(_C, m) {
         "Instruction sets that this build contains and this machine has, slowest first.");
   m.def("cpu_capability", &cpu_capability, "The instruction set whose kernels run.");
   m.def("plan_recurrence", &plan_recurrence, py::arg("cell"), py::arg("steps"), py::arg("batch"),
-        py::arg("hidden"), py::arg("state"), py::arg("threads"),
+        py::arg("input"), py::arg("hidden"), py::arg("state"), py::arg("threads"),
         "How a recurrence of this shape is split over CPU threads.");
 }

@@ -91,15 +91,22 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor) -> str:
     if input.is_cuda:
         return f"{module.mode} {shape}: CUDA step kernels, one product and one cell kernel a step."
     threads = torch.get_num_threads()
-    plan = _C.plan_recurrence(_CELLS[module.mode], steps, batch, module.hidden_size, state, threads)
-    slices = plan["slices"]
-    why = (
-        f"{slices} slices of the batch, each with its own time loop"
-        if slices > 1
-        else "one time loop: a single thread is allowed"
-        if threads == 1
-        else "one time loop: a single row cannot be split"
-        if batch == 1
-        else "one time loop: too little work to wake a second thread"
+    plan = _C.plan_recurrence(
+        _CELLS[module.mode], steps, batch, module.input_size, module.hidden_size, state, threads
     )
+    why = _explain_plan(threads, plan["threads"], plan["batches"], plan["units"])
     return f"{module.mode} {shape}: CPU kernels ({_C.cpu_capability()}), {why}."
+
+
+def _explain_plan(allowed: int, threads: int, batches: int, units: int) -> str:
+    if threads == 1:
+        return (
+            "one time loop: a single thread is allowed"
+            if allowed == 1
+            else "one time loop: too little work to wake a second thread"
+        )
+    slices = f"{batches} slices of the batch, each with its own time loop"
+    if units == 1:
+        return slices if batches > 1 else "one time loop; the gradients' products on all threads"
+    split = f"{units} threads share the hidden units and meet after every step"
+    return f"{slices}, in which {split}" if batches > 1 else f"one time loop, in which {split}"

@@ -57,15 +57,17 @@ def test_explain_many_rows() -> None:
     said = fastseq.explain(fastseq.LSTM(8, 128), torch.zeros(30, 64, 8))
     assert said.startswith("LSTM T=30, B=64, H=128: CPU kernels")
     assert f"({_C.cpu_capability()})" in said
-    slices = _C.plan_recurrence(0, 30, 64, 128, 128, 2)["slices"]
-    assert slices > 1
-    assert f"{slices} slices of the batch, each with its own time loop" in said
+    plan = _C.plan_recurrence(0, 30, 64, 8, 128, 128, 2)
+    assert plan == {"threads": 2, "batches": 2, "units": 1}
+    assert "2 slices of the batch, each with its own time loop" in said
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_explain_one_row_and_little_work() -> None:
     one = fastseq.explain(fastseq.GRU(8, 128), torch.zeros(30, 1, 8))
-    assert one.endswith("one time loop: a single row cannot be split.")
+    assert one.endswith(
+        "one time loop, in which 2 threads share the hidden units and meet after every step."
+    )
     little = fastseq.explain(fastseq.RNN(2, 2), torch.zeros(2, 2, 2))
     assert little.startswith("RNN_TANH T=2, B=2, H=2")
     assert little.endswith("too little work to wake a second thread.")
@@ -93,13 +95,20 @@ def test_explain_knows_only_its_own(module: nn.Module) -> None:
 
 
 def test_planner() -> None:
-    assert _C.plan_recurrence(0, 30, 64, 128, 128, 1) == {"slices": 1}
+    one = {"threads": 1, "batches": 1, "units": 1}
+    assert _C.plan_recurrence(0, 30, 64, 8, 128, 128, 1) == one
+    assert _C.plan_recurrence(0, 1, 1, 128, 32, 32, 8) == one  # too little work
     for threads in (2, 4, 16):
-        slices = _C.plan_recurrence(0, 30, 64, 128, 128, threads)["slices"]
-        assert 1 < slices <= 64
-    assert _C.plan_recurrence(0, 1, 1, 128, 128, 8) == {"slices": 1}
+        many = _C.plan_recurrence(0, 30, 64, 8, 128, 128, threads)
+        assert many == {"threads": threads, "batches": threads, "units": 1}
+        single = _C.plan_recurrence(0, 128, 1, 256, 1024, 1024, threads)
+        assert single == {"threads": threads, "batches": 1, "units": threads}
+    grid = _C.plan_recurrence(0, 128, 16, 512, 512, 512, 16)
+    assert grid["batches"] > 1
+    assert grid["units"] > 1
+    assert grid["batches"] * grid["units"] <= 16
     with pytest.raises(ValueError, match="cell should be 0, 1, 2 or 3"):
-        _C.plan_recurrence(4, 30, 64, 128, 128, 1)
+        _C.plan_recurrence(4, 30, 64, 8, 128, 128, 1)
 
 
 def said_at_import(preparation: str) -> str:

@@ -68,6 +68,16 @@ struct Sequence {
 // H: hidden size. R: size of the hidden state h (H, or proj_size). G: gates of the cell. C: values
 // per unit that forward saves for backward. N: rows of all steps together.
 // S: the tensors' type. A: accumulate_t<S>.
+// The sequence that a layer reads, and the weights by which it does. Unless given, the input side
+// of the pre-activations is.
+struct LayerInput {
+  bool given;
+  const void* x;  // S [N, I]     dense batches: rows x_step apart in time, x_row in the batch
+  int64_t size;   // I
+  int64_t x_step, x_row;  // in elements; packed batches: x_row alone, from row to row
+  const void* weight_ih;  // S [G*H, I]
+};
+
 struct RecurrenceForward {
   Cell cell;
   Sequence seq;
@@ -84,6 +94,9 @@ struct RecurrenceForward {
   void* c_n;              // S [B, H]    LSTM only
   void* gates;            // S [N, C*H]  null when nothing is to be saved
   void* cells;            // A [N, H]    LSTM only, null when nothing is to be saved
+  LayerInput in;          // instead of pre
+  const void* bias_ih;    // S [G*H]     with x; may be null, like bias_hh
+  const void* bias_hh;    // S [G*H]     of a cell that splits gates, the last H are bias_hn
 };
 
 struct RecurrenceBackward {
@@ -108,6 +121,14 @@ struct RecurrenceBackward {
                            //             projection: [N, R] gradient of h; else null
   void* grad_h0;           // S [B, R]
   void* grad_c0;           // S [B, H]
+  // With x, the gradients of all that the layer reads; each may be null.
+  LayerInput in;
+  void* grad_x;          // S [N, I]
+  void* grad_weight_ih;  // S [G*H, I]
+  void* grad_weight_hh;  // S [G*H, R]
+  void* grad_weight_hr;  // S [R, H]
+  void* grad_bias;       // S [G*H]
+  void* grad_bias_hn;    // S [H]        of a cell that splits gates
 };
 
 }  // namespace fastseq

@@ -1,30 +1,14 @@
 // Runs a CPU kernel on images: its items over threads, each thread with a scratch block.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <memory>
 
 #include "../kernels/cpu/images.h"
 #include "images_call.h"
+#include "memory.h"
 
 namespace fastseq::ops {
-
-// A large result is fresh memory, which the kernel would hand out in faults of 4 KB each: several
-// times the cost of the pass that fills it. Huge pages, where the system grants them on request.
-inline void advise_huge_pages(const Tensor& t) {
-#if defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = 4'096;
-  constexpr int64_t kLeastBytes = 4 << 20;
-  const int64_t bytes = t.numel() * static_cast<int64_t>(t.element_size());
-  if (bytes < kLeastBytes) return;
-  const auto begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: may be refused
-#endif
-}
 
 struct Free {
   void operator()(void* p) const { std::free(p); }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../kernels/cells.h"
-#include "checks.h"
+#include "memory.h"
 
 namespace fastseq::ops {
 
@@ -118,6 +118,37 @@ struct Sizes {
 };
 
 using ForwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// Allocates what forward returns.
+struct ForwardOutputs {
+  Tensor y, h_n, c_n, gates, cells;
+
+  ForwardOutputs(const Tensor& like, const Steps& steps, const Sizes& sizes, bool lstm, bool save) {
+    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    const std::vector<int64_t> none{0};
+    y = new_tensor(like, steps.shape(R));
+    h_n = new_tensor(like, {B, R});
+    c_n = new_tensor(like, lstm ? std::vector<int64_t>{B, H} : none);
+    gates = new_tensor(like, save && sizes.cached ? steps.shape(sizes.cached * H) : none);
+    cells = new_tensor(like, save && lstm ? steps.shape(H) : none, sum_type(like));
+    if (like.is_cpu()) {
+      for (const Tensor& t : {y, gates, cells}) advise_huge_pages(t);
+    }
+  }
+
+  void fill(RecurrenceForward& args) const {
+    const auto pointer_or_null = [](const Tensor& t) {
+      return t.numel() ? t.mutable_data_ptr() : nullptr;
+    };
+    args.y = y.mutable_data_ptr();
+    args.h_n = h_n.mutable_data_ptr();
+    args.c_n = pointer_or_null(c_n);
+    args.gates = pointer_or_null(gates);
+    args.cells = pointer_or_null(cells);
+  }
+
+  ForwardResult result() const { return {y, h_n, c_n, gates, cells}; }
+};
 using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // Checks every argument, allocates every output, and fills the kernel's argument block. Keeps the
@@ -127,7 +158,7 @@ struct ForwardCall {
   OptionalTensor c0, bias_hn, weight_hr;
   Sizes sizes;
   Steps steps;
-  Tensor y, h_n, c_n, gates, cells;
+  ForwardOutputs out;
   RecurrenceForward args{};
 
   ForwardCall(const Tensor& pre_, const Tensor& h0_, const OptionalTensor& c0_,
@@ -141,39 +172,29 @@ struct ForwardCall {
         bias_hn(dense(bias_hn_)),
         weight_hr(dense(weight_hr_)),
         sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
-        steps(pre, batch_sizes, sizes.batch, reverse) {
+        steps(pre, batch_sizes, sizes.batch, reverse),
+        out(pre, steps, sizes, checked_cell(code) == Cell::kLstm, save) {
     const Cell cell = checked_cell(code);
-    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    const int64_t H = sizes.hidden;
     check_shape(pre, steps.shape(sizes.gates * H), h0, "pre");
     if (bias_hn) {
       STD_TORCH_CHECK(cell == Cell::kGru, "fastseq::recurrence: bias_hn belongs to GRU");
       check_shape(*bias_hn, {H}, h0, "bias_hn");
     }
-    const bool lstm = cell == Cell::kLstm;
-    y = new_tensor(pre, steps.shape(R));
-    h_n = new_tensor(pre, {B, R});
-    c_n = new_tensor(pre, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
-    gates = new_tensor(
-        pre, save && sizes.cached ? steps.shape(sizes.cached * H) : std::vector<int64_t>{0});
-    cells = new_tensor(pre, save && lstm ? steps.shape(H) : std::vector<int64_t>{0}, sum_type(pre));
-    args = {cell,
-            steps.seq,
-            H,
-            R,
-            pre.const_data_ptr(),
-            h0.const_data_ptr(),
-            pointer(c0),
-            weight_hh.const_data_ptr(),
-            pointer(bias_hn),
-            pointer(weight_hr),
-            y.mutable_data_ptr(),
-            h_n.mutable_data_ptr(),
-            lstm ? c_n.mutable_data_ptr() : nullptr,
-            save && sizes.cached ? gates.mutable_data_ptr() : nullptr,
-            save && lstm ? cells.mutable_data_ptr() : nullptr};
+    args.cell = cell;
+    args.seq = steps.seq;
+    args.hidden = H;
+    args.state = sizes.state;
+    args.pre = pre.const_data_ptr();
+    args.h0 = h0.const_data_ptr();
+    args.c0 = pointer(c0);
+    args.weight_hh = weight_hh.const_data_ptr();
+    args.bias_hn = pointer(bias_hn);
+    args.weight_hr = pointer(weight_hr);
+    out.fill(args);
   }
 
-  ForwardResult result() const { return {y, h_n, c_n, gates, cells}; }
+  ForwardResult result() const { return out.result(); }
 };
 
 struct BackwardCall {
@@ -245,7 +266,17 @@ struct BackwardCall {
             grad_pre.mutable_data_ptr(),
             grad_aux.mutable_data_ptr(),
             grad_h0.mutable_data_ptr(),
-            lstm ? grad_c0.mutable_data_ptr() : nullptr};
+            lstm ? grad_c0.mutable_data_ptr() : nullptr,
+            {},
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr};
+    if (y.is_cpu()) {
+      for (const Tensor& t : {grad_pre, grad_aux}) advise_huge_pages(t);
+    }
   }
 
   BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }

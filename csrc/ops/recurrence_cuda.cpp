@@ -48,7 +48,7 @@ ForwardResult recurrence(const Tensor& pre, const Tensor& h0, const OptionalTens
   const bool lstm = a.cell == Cell::kLstm;
   const int64_t B = a.seq.batch, H = a.hidden, R = a.state;
 
-  copy(call.h_n, call.h0);  // the state lives in h_n and is updated in place
+  copy(call.out.h_n, call.h0);  // the state lives in h_n and is updated in place
   Tensor cell;
   if (lstm) {
     cell = new_tensor(call.pre, {B, H}, sum_type(call.pre));
@@ -56,7 +56,7 @@ ForwardResult recurrence(const Tensor& pre, const Tensor& h0, const OptionalTens
   }
   const Tensor w_hh = transposed(call.weight_hh);
   const Tensor gate_products = new_tensor(call.pre, {B, call.sizes.gates * H});
-  const Tensor y = flat(call.y, R);
+  const Tensor y = flat(call.out.y, R);
   Tensor w_hr, outputs;
   if (call.weight_hr) {
     w_hr = transposed(*call.weight_hr);
@@ -65,7 +65,7 @@ ForwardResult recurrence(const Tensor& pre, const Tensor& h0, const OptionalTens
   for (int64_t s = 0; s < a.seq.steps; ++s) {
     const int64_t t = a.seq.at(s), n = a.seq.active(t);
     Tensor gates = rows(gate_products, 0, n);
-    product(gates, rows(call.h_n, 0, n), w_hh);
+    product(gates, rows(call.out.h_n, 0, n), w_hh);
     check(cuda::step_forward(dtype, a,
                              {t, gates.const_data_ptr(), lstm ? cell.mutable_data_ptr() : nullptr,
                               call.weight_hr ? outputs.mutable_data_ptr() : nullptr},
@@ -73,11 +73,11 @@ ForwardResult recurrence(const Tensor& pre, const Tensor& h0, const OptionalTens
     if (call.weight_hr) {
       Tensor y_t = rows(y, a.seq.offset(t), n);
       product(y_t, rows(outputs, 0, n), w_hr);
-      Tensor state = rows(call.h_n, 0, n);
+      Tensor state = rows(call.out.h_n, 0, n);
       copy(state, y_t);
     }
   }
-  if (lstm) copy(call.c_n, cell);
+  if (lstm) copy(call.out.c_n, cell);
   return call.result();
 }
 

@@ -1,5 +1,7 @@
-// The recurrence's schemas.
+// The schemas of the recurrence, and of a whole layer: its input product as well.
 //
+// x         [T, B, I], or [N, I] with batch_sizes
+// weight_ih [G*H, I]     bias_ih, bias_hh [G*H]
 // pre       [T, B, G*H], or [N, G*H] with batch_sizes: input side of the gates' pre-activations,
 //           biases included (GRU: without the recurrent bias of n, which is bias_hn)
 // h0        [B, R]       c0 [B, H] for LSTM
@@ -8,8 +10,11 @@
 // cell      0 LSTM, 1 GRU, 2 tanh RNN, 3 ReLU RNN (fastseq::Cell)
 // save      keep what backward needs; otherwise gates and cells come back empty
 // y [.., R], h_n [B, R], c_n [B, H] or empty, gates [.., C*H], cells [.., H] in the sum type
+// wanted    the gradients to make, a sum of fastseq::ops::Wanted; the others come back empty
 // grad_aux: GRU [.., H] gradient of W_hn h + b_hn; with projection [.., R] gradient of h; or empty
 #pragma once
+
+#include <cstdint>
 
 namespace fastseq::ops {
 
@@ -23,5 +28,26 @@ constexpr const char* kRecurrenceBackwardSchema =
     "Tensor? grad_cells, Tensor y, Tensor gates, Tensor cells, Tensor h0, Tensor? c0, "
     "Tensor weight_hh, Tensor? weight_hr, Tensor? batch_sizes, int cell, bool reverse) "
     "-> (Tensor grad_pre, Tensor grad_aux, Tensor grad_h0, Tensor grad_c0)";
+
+constexpr const char* kLayerSchema =
+    "layer(Tensor x, Tensor h0, Tensor? c0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "
+    "Tensor? bias_hh, Tensor? weight_hr, Tensor? batch_sizes, int cell, bool reverse, bool save) "
+    "-> (Tensor y, Tensor h_n, Tensor c_n, Tensor gates, Tensor cells)";
+
+constexpr const char* kLayerBackwardSchema =
+    "layer_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, Tensor? grad_gates, "
+    "Tensor? grad_cells, Tensor x, Tensor y, Tensor gates, Tensor cells, Tensor h0, Tensor? c0, "
+    "Tensor weight_ih, Tensor weight_hh, Tensor? weight_hr, Tensor? batch_sizes, int cell, "
+    "bool reverse, int wanted) -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, "
+    "Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih, Tensor grad_bias_hh, "
+    "Tensor grad_weight_hr)";
+
+enum Wanted : int64_t {
+  kWantInput = 1,
+  kWantWeightIh = 2,
+  kWantWeightHh = 4,
+  kWantBiases = 8,
+  kWantWeightHr = 16,
+};
 
 }  // namespace fastseq::ops

@@ -1,17 +1,17 @@
 """One ``torch.autograd.Function`` per op, and one for its gradient."""
 
+from fastseq.autograd.layer import Layer, LayerBackward
 from fastseq.autograd.lrn import LocalResponseNorm, LocalResponseNormBackward
 from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward
-from fastseq.autograd.recurrence import Recurrence, RecurrenceBackward
 from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward
 
 __all__ = [
+    "Layer",
+    "LayerBackward",
     "LocalResponseNorm",
     "LocalResponseNormBackward",
     "MaxPool2d",
     "MaxPool2dBackward",
     "ReLULRNMaxPool2d",
     "ReLULRNMaxPool2dBackward",
-    "Recurrence",
-    "RecurrenceBackward",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastseq import reference
+from fastseq.autograd._positional import positional
 
 RAW = torch.ops.fastseq
 
@@ -21,6 +22,7 @@ class LocalResponseNorm(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Normalize."""
         y: Tensor = torch.ops.fastseq.local_response_norm(x, *parameters)
@@ -49,6 +51,7 @@ class LocalResponseNormBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(grad_y: Tensor, x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Run the backward kernel."""
         grad_x: Tensor = torch.ops.fastseq.local_response_norm_backward(grad_y, x, *parameters)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastseq.autograd._positional import positional
 from fastseq.ops._common import channels_last
 from fastseq.ops.pool import Window
 from fastseq.reference.pool import pick
@@ -26,6 +27,7 @@ class MaxPool2d(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(  # type: ignore[override]
         x: Tensor, window: Window, ceil_mode: bool
     ) -> tuple[Tensor, Tensor]:
@@ -61,6 +63,7 @@ class MaxPool2dBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(  # type: ignore[override]
         grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
     ) -> Tensor:
@@ -90,6 +93,7 @@ class Pick(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(  # type: ignore[override]
         x: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
     ) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastseq import reference
+from fastseq.autograd._positional import positional
 from fastseq.ops.pool import Window
 
 
@@ -24,6 +25,7 @@ class ReLULRNMaxPool2d(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(  # type: ignore[override]
         x: Tensor, size: int, alpha: float, beta: float, k: float, window: Window, ceil_mode: bool
     ) -> tuple[Tensor, Tensor]:
@@ -64,6 +66,7 @@ class ReLULRNMaxPool2dBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(  # type: ignore[override]
         grad_y: Tensor,
         offsets: Tensor,

@@ -2,7 +2,7 @@
 
 from fastseq.functional.lrn import local_response_norm
 from fastseq.functional.pool import max_pool2d
-from fastseq.functional.recurrence import autocasts, gru, lstm, rnn
+from fastseq.functional.recurrence import autocasts, gru, lstm, rnn, step
 from fastseq.functional.trio import relu_lrn_max_pool2d
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "max_pool2d",
     "relu_lrn_max_pool2d",
     "rnn",
+    "step",
 ]

@@ -11,27 +11,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as _dropout
-from torch.nn.functional import linear
 
-from fastseq.autograd import Recurrence
+from fastseq.autograd import Layer
 from fastseq.ops import Cell
 
-__all__ = ["autocasts", "gru", "lstm", "rnn"]
+__all__ = ["autocasts", "gru", "lstm", "rnn", "step"]
 
 
 def autocasts(device_type: str) -> bool:
     """Whether autocast is on for this type of device; "meta" and others have none."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
-def _input_bias(cell: Cell, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Biases as the input product and the recurrence take them: (input side, GRU's b_hn)."""
-    if cell != Cell.GRU:
-        return bias_ih + bias_hh, None
-    hidden = bias_ih.shape[0] // 3
-    # n = tanh(x_n + r (W h + b_hn)): this one bias is scaled by r and stays in the recurrence.
-    both = bias_ih[: 2 * hidden] + bias_hh[: 2 * hidden]
-    return torch.cat([both, bias_ih[2 * hidden :]]), bias_hh[2 * hidden :]
 
 
 def _layer(
@@ -46,17 +35,13 @@ def _layer(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One layer in one direction: y, h_n, c_n."""
     weight_ih, weight_hh, *rest = params
-    bias = bias_hn = weight_hr = None
-    if has_biases:
-        bias, bias_hn = _input_bias(cell, rest[0], rest[1])
-    if len(rest) == (3 if has_biases else 1):
-        weight_hr = rest[-1]
-    pre = linear(x, weight_ih, bias)  # (T, B, G*H)
-    tensors = (pre, h0, c0, weight_hh, bias_hn, weight_hr)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, h_n, c_n, _, _ = Recurrence.apply(*tensors, batch_sizes, int(cell), reverse)
+    bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
+    weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None):
+        y, h_n, c_n, _, _ = Layer.apply(*tensors, batch_sizes, int(cell), reverse)
     else:
-        y, h_n, c_n, _, _ = torch.ops.fastseq.recurrence(
+        y, h_n, c_n, _, _ = torch.ops.fastseq.layer(
             *tensors, batch_sizes, int(cell), reverse, False
         )
     return y, h_n, c_n
@@ -64,17 +49,20 @@ def _layer(
 
 def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
     """What ATen checks before an RNN runs, in its words."""
+    device, dtype = input.device, input.dtype
+    if all(t.device == device and t.dtype == dtype for t in (*states, *params)):
+        return
     for name, tensors in (("hidden", states), ("parameter", params)):
         for t in tensors:
-            if t.device != input.device:
+            if t.device != device:
                 raise RuntimeError(
                     f"Input and {name} tensors are not at the same device, found input tensor at "
-                    f"{input.device} and {name} tensor at {t.device}"
+                    f"{device} and {name} tensor at {t.device}"
                 )
-            if t.dtype != input.dtype:
+            if t.dtype != dtype:
                 raise RuntimeError(
                     f"Input and {name} tensors are not the same dtype, found input tensor with "
-                    f"{_type_name(input.dtype)} and {name} tensor with {_type_name(t.dtype)}"
+                    f"{_type_name(dtype)} and {name} tensor with {_type_name(t.dtype)}"
                 )
 
 
@@ -85,6 +73,50 @@ def _type_name(dtype: torch.dtype) -> str:
         torch.bfloat16: "BFloat16",
         torch.float16: "Half",
     }.get(dtype, str(dtype))
+
+
+def _prepared(
+    input: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
+    """Autocast and checks."""
+    device_type = input.device.type
+    if autocasts(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+        input = input.to(dtype)
+        states = tuple(s.to(dtype) for s in states)
+        params = [p.to(dtype) for p in params]
+    _check(input, states, params)
+    return input, states, params
+
+
+def step(
+    cell: Cell,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    params: Sequence[Tensor],
+    has_biases: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of a cell, for the modules ``LSTMCell``, ``GRUCell`` and ``RNNCell``.
+
+    Args:
+        cell: which.
+        input: (B, I).
+        states: h (B, H), and c (B, H) for LSTM.
+        params: w_ih, w_hh, and b_ih, b_hh if ``has_biases``.
+        has_biases: whether ``params`` hold biases.
+
+    Returns:
+        h' (B, H), and c' (B, H), empty but for LSTM.
+
+    Raises:
+        RuntimeError: dtypes, devices or shapes do not fit.
+    """
+    input, states, params = _prepared(input, states, params)
+    c0 = states[1] if len(states) == 2 else None
+    _, h, c = _layer(
+        cell, input.unsqueeze(0), states[0], c0, params, has_biases, None, reverse=False
+    )
+    return h, c
 
 
 def _recurrent(
@@ -101,13 +133,7 @@ def _recurrent(
     batch_sizes: Tensor | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
-    device_type = input.device.type
-    if autocasts(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
-        input = input.to(dtype)
-        states = tuple(s.to(dtype) for s in states)
-        params = [p.to(dtype) for p in params]
-    _check(input, states, params)
+    input, states, params = _prepared(input, states, params)
     if batch_sizes is None and batch_first:
         input = input.transpose(0, 1)
     if input.shape[0] == 0:

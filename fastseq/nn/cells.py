@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastseq import functional
+from fastseq.ops import Cell
 
 
 class _Cell(nn.RNNCellBase):
@@ -18,13 +19,18 @@ class _Cell(nn.RNNCellBase):
             params += [self.bias_ih, self.bias_hh]
         return params
 
-    def _options(self) -> tuple[Any, ...]:
-        return (self._params(), self.bias, 1, 0.0, self.training, False)
+    def _step(
+        self, cell: Cell, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """(h', c') of a checked call, unbatched if the input is."""
+        x, states = self._prepare(input, states, names)
+        h, c = functional.step(cell, x, states, self._params(), self.bias)
+        return (h, c) if input.dim() == 2 else (h.squeeze(0), c.squeeze(0))
 
     def _prepare(
         self, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Check dimensions as torch.nn's cells do; return x (1, B, I) and the states (1, B, H)."""
+        """Check dimensions as torch.nn's cells do; return x (B, I) and the states (B, H)."""
         kind = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
@@ -40,8 +46,8 @@ class _Cell(nn.RNNCellBase):
                 f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
             )
         if states is None:
-            zeros = x.new_zeros(1, x.shape[0], self.hidden_size)
-            return x.unsqueeze(0), (zeros,) * len(names)
+            zeros = x.new_zeros(x.shape[0], self.hidden_size)
+            return x, (zeros,) * len(names)
         if input.dim() == 1:
             states = tuple(state.unsqueeze(0) for state in states)
         for i, state in enumerate(states):
@@ -55,13 +61,7 @@ class _Cell(nn.RNNCellBase):
                     f"hidden{i} has inconsistent hidden_size: got {state.shape[1]}, expected "
                     f"{self.hidden_size}"
                 )
-        return x.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
-
-
-def _result(state: Tensor, input: Tensor) -> Tensor:
-    """(1, B, H) to (B, H), or (H,) for an unbatched input."""
-    state = state.squeeze(0)
-    return state if input.dim() == 2 else state.squeeze(0)
+        return x, states
 
 
 class LSTMCell(_Cell):
@@ -98,9 +98,7 @@ class LSTMCell(_Cell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return (h', c')."""
-        x, states = self._prepare(input, hx, ("hx[0]", "hx[1]"))
-        _, h, c = functional.lstm(x, (states[0], states[1]), *self._options())
-        return _result(h, input), _result(c, input)
+        return self._step(Cell.LSTM, input, hx, ("hx[0]", "hx[1]"))
 
 
 class GRUCell(_Cell):
@@ -118,9 +116,7 @@ class GRUCell(_Cell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return h'."""
-        x, states = self._prepare(input, None if hx is None else (hx,), ("hidden",))
-        _, h = functional.gru(x, states[0], *self._options())
-        return _result(h, input)
+        return self._step(Cell.GRU, input, None if hx is None else (hx,), ("hidden",))[0]
 
 
 class RNNCell(_Cell):
@@ -142,6 +138,5 @@ class RNNCell(_Cell):
         """Return h'."""
         if self.nonlinearity not in ("tanh", "relu"):  # nn.RNNCell finds out here, too
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
-        x, states = self._prepare(input, None if hx is None else (hx,), ("hidden",))
-        _, h = functional.rnn(x, states[0], *self._options(), nonlinearity=self.nonlinearity)
-        return _result(h, input)
+        cell = Cell.RNN_TANH if self.nonlinearity == "tanh" else Cell.RNN_RELU
+        return self._step(cell, input, None if hx is None else (hx,), ("hidden",))[0]

@@ -3,6 +3,7 @@
 These have no gradients (``fastseq.autograd`` does) and say so when one is asked of them.
 """
 
+from fastseq.ops.layer import LayerBackward, Wanted, layer, layer_backward
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
 from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurrence_backward
@@ -12,8 +13,12 @@ __all__ = [
     "Backward",
     "Cell",
     "Forward",
+    "LayerBackward",
     "Pooled",
+    "Wanted",
     "Window",
+    "layer",
+    "layer_backward",
     "local_response_norm",
     "local_response_norm_backward",
     "max_pool2d",

@@ -4,6 +4,17 @@
 #include <cstring>
 
 namespace fastseq {
+namespace {
+
+#if defined(FASTSEQ_HAS_AVX512)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+
+}  // namespace
 
 bool capability_available(Capability capability) {
   switch (capability) {
@@ -18,9 +29,13 @@ bool capability_available(Capability capability) {
 #endif
     case Capability::kAvx512:
 #if defined(FASTSEQ_HAS_AVX512)
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+      return has_avx512();
+#else
+      return false;
+#endif
+    case Capability::kAvx512Bf16:
+#if defined(FASTSEQ_HAS_AVX512_BF16)
+      return has_avx512() && __builtin_cpu_supports("avx512bf16");
 #else
       return false;
 #endif

@@ -2,13 +2,12 @@
 // or the one named by the environment variable FASTSEQ_CPU_CAPABILITY.
 #pragma once
 
-#include "recurrence.h"
-
 namespace fastseq {
 
-enum class Capability : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
-constexpr int kCapabilities = 3;
-constexpr const char* kCapabilityNames[kCapabilities] = {"baseline", "avx2", "avx512"};
+enum class Capability : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+constexpr int kCapabilities = 4;
+constexpr const char* kCapabilityNames[kCapabilities] = {"baseline", "avx2", "avx512",
+                                                         "avx512_bf16"};
 
 // Compiled into this build, and supported by this machine.
 bool capability_available(Capability capability);

@@ -1,12 +1,11 @@
-// The product at the heart of a step: rows of a small state times a packed weight matrix, one
-// register tile at a time, each tile handed to an epilogue while it is still in the L1 cache.
+// A weight matrix as the register tiles read it: packed once per call into panels.
 //
-// A weight matrix is packed once per call into panels. A panel holds, for every k of the inner
-// dimension, kWide vectors: one unit block of each gate (gated), or kWide blocks of neighbouring
-// outputs (plain). So all gates of a unit meet in one tile and the cell runs in the epilogue.
+// A panel holds, for every k of the inner dimension, kWide vectors: one unit block of each gate
+// (gated), or up to kWide blocks of neighbouring outputs (plain). So all gates of a unit meet in
+// one tile and the cell runs in the epilogue.
 #pragma once
 
-#include "vec.h"
+#include "dot.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
 
@@ -26,139 +25,137 @@ struct PanelShape {
   bool gated;       // the vectors are gates of one unit block
 };
 
-template <class A>
+template <class D>
 FASTSEQ_INLINE int64_t outputs_per_panel(const PanelShape& s) {
-  return s.gated ? lanes_of<A> : s.wide * lanes_of<A>;
+  constexpr int64_t L = lanes_of<typename D::Sum>;
+  return s.gated ? L : s.wide * L;
 }
-template <class A>
+template <class D>
 FASTSEQ_INLINE int64_t panel_count(const PanelShape& s) {
-  const int64_t per = outputs_per_panel<A>(s);
+  const int64_t per = outputs_per_panel<D>(s);
   return (s.outputs + per - 1) / per;
 }
-template <class A>
-FASTSEQ_INLINE int64_t panel_size(const PanelShape& s) {
-  return s.inner * s.wide * lanes_of<A>;
+// Vectors of a panel: the last plain one has no more than its outputs fill.
+template <class D>
+FASTSEQ_INLINE int64_t panel_width(const PanelShape& s, int64_t panel) {
+  constexpr int64_t L = lanes_of<typename D::Sum>;
+  if (s.gated) return s.wide;
+  const int64_t left = (s.outputs - panel * s.wide * L + L - 1) / L;
+  return left < s.wide ? left : s.wide;
 }
-template <class A>
+// Vectors of the inner dimension: pairs count as one.
+template <class D>
+FASTSEQ_INLINE int64_t inner_groups(int64_t inner) {
+  return (inner + D::kPair - 1) / D::kPair;
+}
+template <class D>
+FASTSEQ_INLINE int64_t panel_size(const PanelShape& s) {
+  return inner_groups<D>(s.inner) * s.wide * lanes_of<typename D::Sum> * D::kPair;
+}
+template <class D>
 FASTSEQ_INLINE int64_t packed_size(const PanelShape& s) {
-  return panel_count<A>(s) * panel_size<A>(s);
+  return panel_count<D>(s) * panel_size<D>(s);
+}
+
+#if defined(__AVX512F__)
+// 16 lines of 16 words, `stride` words apart, turned: word i of line j goes to to[i * pitch + j].
+FASTSEQ_INLINE void turn_16(const uint32_t* from, int64_t stride, uint32_t* to, int64_t pitch) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * stride);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4 q + r], lane l of 4 words: word r + 4 l of lines 4 q to 4 q + 3.
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    const __m512i low = _mm512_shuffle_i32x4(a[r], a[4 + r], 0x44);
+    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + r], a[12 + r], 0x44);
+    const __m512i high = _mm512_shuffle_i32x4(a[r], a[4 + r], 0xee);
+    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + r], a[12 + r], 0xee);
+    _mm512_storeu_si512(to + r * pitch, _mm512_shuffle_i32x4(low, low2, 0x88));
+    _mm512_storeu_si512(to + (r + 4) * pitch, _mm512_shuffle_i32x4(low, low2, 0xdd));
+    _mm512_storeu_si512(to + (r + 8) * pitch, _mm512_shuffle_i32x4(high, high2, 0x88));
+    _mm512_storeu_si512(to + (r + 12) * pitch, _mm512_shuffle_i32x4(high, high2, 0xdd));
+  }
+}
+#endif
+
+// Packs one vector of a panel from outputs whose inner dimension lies side by side: a transpose.
+template <class D, class S>
+void pack_turned(const S* from, int64_t out, int64_t valid, int64_t inner, typename D::Item* to,
+                 int64_t row) {
+  using A = typename D::Sum;
+  constexpr int64_t L = lanes_of<A>;
+  const int64_t groups = inner_groups<D>(inner);
+  int64_t g0 = 0;
+#if defined(__AVX512F__)
+  // Where an item's group is one word in memory already.
+  if constexpr (sizeof(S) * D::kPair == 4 && sizeof(S) == sizeof(typename D::Item)) {
+    if (valid == L && out % D::kPair == 0) {
+      for (; (g0 + 16) * D::kPair <= inner; g0 += 16) {
+        turn_16(reinterpret_cast<const uint32_t*>(from + g0 * D::kPair), out / D::kPair,
+                reinterpret_cast<uint32_t*>(to + g0 * row), row / D::kPair);
+      }
+    }
+  }
+#endif
+  constexpr int64_t kBlock = 16;  // groups; turned in blocks that stay in the L1 cache
+  for (; g0 < groups; g0 += kBlock) {
+    const int64_t g1 = g0 + kBlock < groups ? g0 + kBlock : groups;
+    A block[kBlock * D::kPair][L] = {};
+    const int64_t k1 = g1 * D::kPair < inner ? g1 * D::kPair : inner;
+    for (int64_t j = 0; j < valid; ++j) {
+      const S* const line = from + j * out;
+      for (int64_t k = g0 * D::kPair; k < k1; ++k) {
+        if constexpr (sizeof(S) == sizeof(A)) {
+          block[k - g0 * D::kPair][j] = line[k];
+        } else {
+          block[k - g0 * D::kPair][j] = load_n<A>(line + k, 1)[0];
+        }
+      }
+    }
+    for (int64_t g = g0; g < g1; ++g) {
+      const A(*const two)[L] = block + (g - g0) * D::kPair;
+      const Vec<A> v = joined<D>(load<A>(two[0]), load<A>(two[D::kPair - 1]));
+      __builtin_memcpy(to + g * row, &v, sizeof(v));
+    }
+  }
 }
 
 // Packs one panel. Columns beyond the last output are zero.
-template <class A, class S>
-void pack_panel(const PanelShape& s, const WeightView<S>& w, int64_t panel, A* packed) {
+template <class D, class S>
+void pack_panel(const PanelShape& s, const WeightView<S>& w, int64_t panel,
+                typename D::Item* packed) {
+  using A = typename D::Sum;
   constexpr int64_t L = lanes_of<A>;
-  const int64_t row = s.wide * L;
-  const int64_t n0 = panel * outputs_per_panel<A>(s);
-  A* const to = packed + panel * panel_size<A>(s);
-  for (int64_t v = 0; v < s.wide; ++v) {
+  const int64_t wide = panel_width<D>(s, panel), vector = L * D::kPair, row = wide * vector;
+  const int64_t n0 = panel * outputs_per_panel<D>(s);
+  typename D::Item* const to = packed + panel * panel_size<D>(s);
+  for (int64_t v = 0; v < wide; ++v) {
     const int64_t block = s.gated ? n0 : n0 + v * L;
     const S* const from = w.src + (s.gated ? v * w.gate : 0) + block * w.out;
     const int64_t left = s.outputs - block;
     const int64_t valid = left < 0 ? 0 : left < L ? left : L;
-    if (w.out == 1) {  // outputs lie side by side: copy vectors
-      for (int64_t k = 0; k < s.inner; ++k) {
-        store<A>(to + k * row + v * L, load_n<A>(from + k * w.inner, valid));
-      }
+    if (w.out != 1) {
+      pack_turned<D>(from, w.out, valid, s.inner, to + v * vector, row);
       continue;
     }
-    constexpr int64_t kBlock = 16;  // transpose in blocks that stay in the L1 cache
-    for (int64_t k0 = 0; k0 < s.inner; k0 += kBlock) {
-      const int64_t k1 = k0 + kBlock < s.inner ? k0 + kBlock : s.inner;
-      A block_of[kBlock][L] = {};
-      for (int64_t j = 0; j < valid; ++j) {
-        const S* const line = from + j * w.out;
-        for (int64_t k = k0; k < k1; ++k) {
-          if constexpr (sizeof(S) == sizeof(A)) {
-            block_of[k - k0][j] = line[k * w.inner];
-          } else {
-            block_of[k - k0][j] = load_n<A>(line + k * w.inner, 1)[0];
-          }
-        }
-      }
-      for (int64_t k = k0; k < k1; ++k) {
-        store<A>(to + k * row + v * L, load<A>(block_of[k - k0]));
-      }
-    }
-  }
-}
-
-// out[r][v] = sum over k of state[r][k] * panel[k][v]. Every element is summed in the order of k,
-// whatever tile it falls in: a row's result does not depend on its neighbours.
-template <class A, int kRows, int kWide>
-__attribute__((noinline)) void tile_product(const A* state, int64_t stride, const A* panel,
-                                            int64_t inner, A* out) {
-  constexpr int L = lanes_of<A>;
-  Vec<A> sum[kRows][kWide];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
-  }
-  for (int64_t k = 0; k < inner; ++k, panel += kWide * L) {
-    Vec<A> w[kWide];
-#pragma GCC unroll 8
-    for (int v = 0; v < kWide; ++v) w[v] = load<A>(panel + v * L);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const Vec<A> s = splat<A>(state[r * stride + k]);
-#pragma GCC unroll 8
-      for (int v = 0; v < kWide; ++v) sum[r][v] += s * w[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kWide; ++v) store<A>(out + (r * kWide + v) * L, sum[r][v]);
-  }
-}
-
-// The most rows whose sums, one row of weights and one broadcast fit in the registers.
-template <int kWide>
-constexpr int kMostRows =
-    (kRegisters - kWide - 2) / kWide < 8 ? (kRegisters - kWide - 2) / kWide : 8;
-
-template <class A, int kWide, int kRows = kMostRows<kWide>>
-FASTSEQ_INLINE void product_of(int64_t rows, const A* state, int64_t stride, const A* panel,
-                               int64_t inner, A* out) {
-  if (rows == kRows) {
-    tile_product<A, kRows, kWide>(state, stride, panel, inner, out);
-  } else if constexpr (kRows > 1) {
-    product_of<A, kWide, kRows - 1>(rows, state, stride, panel, inner, out);
-  }
-}
-
-// Asks for the cache lines of n elements from p on, to be read or written soon.
-template <bool kWrite, class S>
-FASTSEQ_INLINE void prefetch(const S* p, int64_t n) {
-  const char* const bytes = reinterpret_cast<const char*>(p);
-  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(S)); i += 64) {
-    __builtin_prefetch(bytes + i, kWrite, 3);
-  }
-}
-
-// For every panel and row: epilogue(panel, row, tile of that row).
-// Panels outermost: a panel is read from memory once and stays in cache for all the rows. Before a
-// tile's product, fetch(panel, row) asks for what its epilogue will touch: rows lie kilobytes
-// apart, so the hardware does not see those lines coming, and the product takes long enough to hide
-// them.
-template <class A, int kWide, class Fetch, class Epilogue>
-FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const A* packed, const A* state,
-                                  int64_t stride, int64_t rows, const Fetch& fetch,
-                                  const Epilogue& epilogue) {
-  constexpr int kMost = kMostRows<kWide>;
-  constexpr int kTileRow = kWide * lanes_of<A>;
-  alignas(64) A tile[kMost * kTileRow];
-  const int64_t panels = panel_count<A>(shape);
-  const int64_t tiles = (rows + kMost - 1) / kMost;
-  for (int64_t p = 0; p < panels; ++p) {
-    const A* const panel = packed + p * panel_size<A>(shape);
-    for (int64_t i = 0, row = 0; i < tiles; ++i) {
-      const int64_t n = (rows - row) / (tiles - i);  // even tiles: 8 rows are 4 + 4, not 6 + 2
-      for (int64_t r = 0; r < n; ++r) fetch(p, row + r);
-      product_of<A, kWide>(n, state + row * stride, stride, panel, shape.inner, tile);
-      for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, tile + r * kTileRow);
-      row += n;
+    for (int64_t g = 0; g < inner_groups<D>(s.inner); ++g) {  // outputs lie side by side
+      const int64_t k = g * D::kPair;
+      const Vec<A> first = load_n<A>(from + k * w.inner, valid);
+      const Vec<A> second = k + 1 < s.inner ? load_n<A>(from + (k + 1) * w.inner, valid) : Vec<A>{};
+      const Vec<A> both = joined<D>(first, second);
+      __builtin_memcpy(to + g * row + v * vector, &both, sizeof(both));
     }
   }
 }

@@ -1,36 +1,22 @@
-// The CPU recurrence as the torch side sees it: pack the weights, then run slices of the batch.
-// Slices share nothing but the packed weights, so they need no barrier between steps.
+// The CPU recurrence as the torch side sees it: every member of a team runs the same function, and
+// they divide the work among themselves.
 #pragma once
 
 #include "../types.h"
+#include "team.h"
 
 namespace fastseq {
 
-struct RecurrenceShape {
-  Cell cell;
-  int64_t hidden;  // H
-  int64_t state;   // R
-  bool projected;  // weight_hr is given
-};
-
-// One instruction set's kernels for one dtype.
+// One instruction set's kernels for one dtype. Scratch is 64-byte aligned: the team's, then each
+// member's.
 struct RecurrenceKernels {
-  // Panels of packed weights, and the bytes that all of them need (64-byte aligned).
-  int64_t (*forward_panels)(const RecurrenceShape&);
-  int64_t (*forward_packed_bytes)(const RecurrenceShape&);
-  int64_t (*backward_panels)(const RecurrenceShape&);
-  int64_t (*backward_packed_bytes)(const RecurrenceShape&);
-  // Working memory of a slice of `rows` batch rows.
-  int64_t (*forward_scratch_bytes)(const RecurrenceShape&, int64_t rows);
-  int64_t (*backward_scratch_bytes)(const RecurrenceShape&, int64_t rows);
-  // Packs panels [first, last).
-  void (*forward_pack)(const RecurrenceForward&, int64_t first, int64_t last, void* packed);
-  void (*backward_pack)(const RecurrenceBackward&, int64_t first, int64_t last, void* packed);
-  // Runs every step for batch rows [first, last).
-  void (*forward_run)(const RecurrenceForward&, int64_t first, int64_t last, const void* packed,
-                      void* scratch);
-  void (*backward_run)(const RecurrenceBackward&, int64_t first, int64_t last, const void* packed,
-                       void* scratch);
+  int64_t (*forward_team_bytes)(const RecurrenceForward&);
+  int64_t (*backward_team_bytes)(const RecurrenceBackward&);
+  // Of each member of a team of so many.
+  int64_t (*forward_member_bytes)(const RecurrenceForward&, int64_t members);
+  int64_t (*backward_member_bytes)(const RecurrenceBackward&, int64_t members);
+  void (*forward_run)(const RecurrenceForward&, const Member&, char* team, char* own);
+  void (*backward_run)(const RecurrenceBackward&, const Member&, char* team, char* own);
 };
 
 // The kernels of the instruction set in use (capability.h).

@@ -1,22 +1,95 @@
-// What the forward and the backward time loop share: panel shapes and row buffers.
+// What the forward and the backward time loop share: row buffers, shares of the work, and where a
+// row of the sequence lies.
 #pragma once
 
 #include "../cells.h"
-#include "panels.h"
+#include "plan.h"
 #include "recurrence.h"
 #include "rows.h"
+#include "tiles.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
 
-// Rows of a buffer start a cache line apart from a multiple of 4 KB, so that the rows of a tile do
-// not compete for the same cache sets.
-template <class A>
+// Rows of a buffer start a cache line apart from a multiple of 1 KB, so that the rows of a tile do
+// not compete for the same cache sets. In elements of E.
+template <class E>
 FASTSEQ_INLINE int64_t padded(int64_t n) {
-  constexpr int64_t line = 64 / sizeof(A);
-  const int64_t up = (n + line - 1) / line * line;
-  const int64_t wide = kPlainWide * lanes_of<A>;
-  const int64_t whole = (up + wide - 1) / wide * wide;
-  return whole % (1024 / static_cast<int64_t>(sizeof(A))) == 0 ? whole + line : whole;
+  constexpr int64_t line = 64 / sizeof(E), wide = kPlainWide * kVectorBytes / sizeof(E);
+  constexpr int64_t unit = wide > line ? wide : line;
+  const int64_t whole = (n + unit - 1) / unit * unit;
+  return whole % (1024 / static_cast<int64_t>(sizeof(E))) == 0 ? whole + line : whole;
+}
+
+// A bump allocator over a scratch block, in cache lines; with no block it only counts.
+struct Block {
+  char* base;
+  int64_t used = 0;
+  template <class E>
+  FASTSEQ_INLINE E* take(int64_t n) {
+    char* const p = base ? base + used : nullptr;
+    used += (n * static_cast<int64_t>(sizeof(E)) + 63) / 64 * 64;
+    return reinterpret_cast<E*>(p);
+  }
+};
+
+struct Range {
+  int64_t first, last;
+  FASTSEQ_INLINE int64_t size() const { return last - first; }
+};
+
+// Part i of n of `count` things.
+FASTSEQ_INLINE Range share(int64_t count, int64_t i, int64_t n) {
+  return {count * i / n, count * (i + 1) / n};
+}
+
+// Batch rows of slice i of n, of about equal work. Rows are sorted by length, so for a packed batch
+// slices differ in rows and agree in steps.
+FASTSEQ_INLINE Range batch_slice(const Sequence& seq, int64_t i, int64_t n) {
+  if (!seq.batch_sizes || n == 1) return share(seq.batch, i, n);
+  Range found{seq.batch, seq.batch};
+  if (i == 0) found.first = 0;
+  int64_t done = 0, next = 1, length = seq.steps;
+  for (int64_t row = 0; row < seq.batch && next < n; ++row) {
+    while (length > 0 && seq.batch_sizes[length - 1] <= row) --length;
+    done += length;
+    if (done * n < seq.rows() * next) continue;
+    if (next == i) found.first = row + 1;
+    if (next == i + 1) found.last = row + 1;
+    ++next;
+  }
+  return found;
+}
+
+// A member's place in the plan's grid.
+struct Place {
+  RecurrencePlan plan;
+  int64_t batch, unit;  // of plan.batches, plan.units
+  Barrier* group;
+  bool idle;  // the plan has no work for this member in the time loop
+
+  FASTSEQ_INLINE Place(const RecurrencePlan& plan_, const Member& member)
+      : plan(plan_),
+        batch(member.id / plan_.units),
+        unit(member.id % plan_.units),
+        idle(member.id >= plan_.batches * plan_.units) {
+    group = idle ? nullptr : member.team->groups + batch;
+  }
+  FASTSEQ_INLINE void meet() const { wait(*group, plan.units); }
+};
+
+// A row as a product reads it; zero up to the next whole vector.
+template <class D, class S>
+FASTSEQ_INLINE void load_items(typename D::Item* to, const S* from, int64_t n) {
+  using A = typename D::Sum;
+  constexpr int64_t L = lanes_of<A>;
+  for (int64_t i = 0; i < n; i += L) store<A>(to + i, load_n<A>(from + i, n - i));
+}
+
+// Where row b of step t of the layer's input lies.
+template <class S>
+FASTSEQ_INLINE const S* input_row(const LayerInput& in, const Sequence& seq, int64_t t, int64_t b) {
+  const S* const x = static_cast<const S*>(in.x);
+  return seq.offsets ? x + (seq.offset(t) + b) * in.x_row : x + t * in.x_step + b * in.x_row;
 }
 
 // Calls f(Cell type, tag) for the cell that runs; `auto` carries the type.

@@ -6,12 +6,18 @@ namespace fastseq {
 namespace {
 
 RecurrenceKernels joined(const ForwardTable& f, const BackwardTable& b) {
-  return {f.panels,        f.packed_bytes, b.panels, b.packed_bytes, f.scratch_bytes,
-          b.scratch_bytes, f.pack,         b.pack,   f.run,          b.run};
+  return {f.team_bytes, b.team_bytes, f.member_bytes, b.member_bytes, f.run, b.run};
 }
 
 RecurrenceKernels kernels_of(int dtype) {
   switch (capability()) {
+#if defined(FASTSEQ_HAS_AVX512_BF16)
+    case Capability::kAvx512Bf16:
+      if (static_cast<DType>(dtype) == DType::kBFloat16) {
+        return joined(avx512_bf16::forward_table[dtype], avx512_bf16::backward_table[dtype]);
+      }
+      [[fallthrough]];
+#endif
 #if defined(FASTSEQ_HAS_AVX512)
     case Capability::kAvx512:
       return joined(avx512::forward_table[dtype], avx512::backward_table[dtype]);

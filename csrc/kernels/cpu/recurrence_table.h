@@ -6,17 +6,13 @@
 namespace fastseq {
 
 struct ForwardTable {
-  decltype(RecurrenceKernels::forward_panels) panels;
-  decltype(RecurrenceKernels::forward_packed_bytes) packed_bytes;
-  decltype(RecurrenceKernels::forward_scratch_bytes) scratch_bytes;
-  decltype(RecurrenceKernels::forward_pack) pack;
+  decltype(RecurrenceKernels::forward_team_bytes) team_bytes;
+  decltype(RecurrenceKernels::forward_member_bytes) member_bytes;
   decltype(RecurrenceKernels::forward_run) run;
 };
 struct BackwardTable {
-  decltype(RecurrenceKernels::backward_panels) panels;
-  decltype(RecurrenceKernels::backward_packed_bytes) packed_bytes;
-  decltype(RecurrenceKernels::backward_scratch_bytes) scratch_bytes;
-  decltype(RecurrenceKernels::backward_pack) pack;
+  decltype(RecurrenceKernels::backward_team_bytes) team_bytes;
+  decltype(RecurrenceKernels::backward_member_bytes) member_bytes;
   decltype(RecurrenceKernels::backward_run) run;
 };
 
@@ -29,5 +25,6 @@ struct BackwardTable {
 FASTSEQ_DECLARE_TABLES(baseline)
 FASTSEQ_DECLARE_TABLES(avx2)
 FASTSEQ_DECLARE_TABLES(avx512)
+FASTSEQ_DECLARE_TABLES(avx512_bf16)  // bfloat16 alone
 
 }  // namespace fastseq

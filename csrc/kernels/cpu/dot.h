@@ -1,0 +1,71 @@
+// How a product multiplies and adds: one element at a time in the type of the sums, or, where the
+// machine has an instruction for it, two bfloat16 at a time into a float32 sum.
+#pragma once
+
+#include "vec.h"
+
+namespace fastseq::FASTSEQ_CAPABILITY {
+
+// Item: what states and packed weights are kept as. kPair: neighbouring items of the inner
+// dimension that one vector lane holds.
+template <class A>
+struct Scalars {
+  using Sum = A;
+  using Item = A;
+  static constexpr int64_t kPair = 1;
+
+  static FASTSEQ_INLINE Vec<A> state(const Item* p) { return splat<A>(*p); }
+  static FASTSEQ_INLINE Vec<A> weights(const Item* p) { return load<A>(p); }
+  static FASTSEQ_INLINE void add(Vec<A>& sum, Vec<A> s, Vec<A> w) { sum += s * w; }
+};
+
+#if defined(__AVX512BF16__)
+// vdpbf16ps: subnormal numbers count as zero, everything else is exact but for the float32 sum.
+struct Pairs {
+  using Sum = float;
+  using Item = BFloat16;
+  static constexpr int64_t kPair = 2;
+
+  static FASTSEQ_INLINE VFloat state(const Item* p) {
+    int two;
+    __builtin_memcpy(&two, p, sizeof(two));
+    return bits_as<VFloat>(_mm512_set1_epi32(two));
+  }
+  static FASTSEQ_INLINE VFloat weights(const Item* p) {
+    VFloat w;
+    __builtin_memcpy(&w, p, sizeof(w));
+    return w;
+  }
+  static FASTSEQ_INLINE void add(VFloat& sum, VFloat s, VFloat w) {
+    sum = bits_as<VFloat>(
+        _mm512_dpbf16_ps(bits_as<__m512>(sum), bits_as<__m512bh>(s), bits_as<__m512bh>(w)));
+  }
+};
+#endif
+
+template <class S>
+struct DotOf {
+  using type = Scalars<accumulate_t<S>>;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct DotOf<BFloat16> {
+  using type = Pairs;
+};
+#endif
+template <class S>
+using dot_t = typename DotOf<S>::type;
+
+// Two rows of the inner dimension as one vector of items (kPair == 2), or the one row as it is.
+template <class D>
+FASTSEQ_INLINE Vec<typename D::Sum> joined(Vec<typename D::Sum> first,
+                                           Vec<typename D::Sum> second) {
+  if constexpr (D::kPair == 1) {
+    return first;
+  } else {  // both are exact in bfloat16: the low halves are zero
+    using Word = vec_t<uint32_t, lanes_of<float>>;
+    return bits_as<VFloat>((bits_as<Word>(first) >> 16) | bits_as<Word>(second));
+  }
+}
+
+}  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -1,0 +1,170 @@
+// The product at the heart of everything: rows times a packed weight matrix, one register tile at a
+// time, each tile handed to an epilogue while it is still in the L1 cache.
+#pragma once
+
+#include "panels.h"
+
+namespace fastseq::FASTSEQ_CAPABILITY {
+
+// Rows of the inner dimension (groups of them) that a tile goes through before the next tile has
+// its turn: a panel of so many stays in the L2 cache for all tiles.
+constexpr int64_t kInnerBlock = 512;
+// Rows whose tiles are kept while the inner dimension is gone through in blocks.
+constexpr int64_t kBlockRows = 48;
+
+// out[r][v] = sum over k of state[r][k] * panel[k][v], or that much more than it was; rows of `out`
+// are kPitch vectors apart. Every element is summed in the order of k, whatever tile it falls in: a
+// row's result does not depend on its neighbours. kPacked: the rows of the tile lie side by side
+// for each group of k.
+template <class D, int kRows, int kWide, int kPitch, bool kPacked>
+__attribute__((noinline)) void tile_product(const typename D::Item* state, int64_t stride,
+                                            const typename D::Item* panel, int64_t groups,
+                                            typename D::Sum* out, bool accumulate) {
+  using A = typename D::Sum;
+  constexpr int64_t L = lanes_of<A>;
+  Vec<A> sum[kRows][kWide];
+  if (accumulate) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) sum[r][v] = load<A>(out + (r * kPitch + v) * L);
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
+    }
+  }
+  for (int64_t g = 0; g < groups; ++g, panel += kWide * L * D::kPair) {
+    Vec<A> w[kWide];
+#pragma GCC unroll 8
+    for (int v = 0; v < kWide; ++v) w[v] = D::weights(panel + v * L * D::kPair);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<A> s =
+          D::state(state + (kPacked ? (g * kRows + r) * D::kPair : r * stride + g * D::kPair));
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) D::add(sum[r][v], s, w[v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kWide; ++v) store<A>(out + (r * kPitch + v) * L, sum[r][v]);
+  }
+}
+
+// The most rows whose sums, one row of weights and one broadcast fit in the registers.
+template <int kWide>
+constexpr int kMostRows =
+    (kRegisters - kWide - 2) / kWide < 8 ? (kRegisters - kWide - 2) / kWide : 8;
+
+template <class D, int kWide, int kPitch, bool kPacked, int kRows = kMostRows<kPitch>>
+FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state, int64_t stride,
+                                    const typename D::Item* panel, int64_t groups,
+                                    typename D::Sum* out, bool accumulate) {
+  if (rows == kRows) {
+    tile_product<D, kRows, kWide, kPitch, kPacked>(state, stride, panel, groups, out, accumulate);
+  } else if constexpr (kRows > 1) {
+    product_by_rows<D, kWide, kPitch, kPacked, kRows - 1>(rows, state, stride, panel, groups, out,
+                                                          accumulate);
+  }
+}
+
+// A tile of a panel `wide` vectors wide: kPitch of them, or fewer in the last plain panel.
+template <class D, int kPitch, bool kPacked = false, int kWide = kPitch>
+FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Item* state,
+                               int64_t stride, const typename D::Item* panel, int64_t groups,
+                               typename D::Sum* out, bool accumulate) {
+  if (wide == kWide) {
+    product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate);
+  } else if constexpr (kWide > 1) {
+    product_of<D, kPitch, kPacked, kWide - 1>(wide, rows, state, stride, panel, groups, out,
+                                              accumulate);
+  }
+}
+
+// Cuts rows into tiles of even heights (8 rows are 4 + 4, not 6 + 2): f(first row, rows).
+template <int kWide, class F>
+FASTSEQ_INLINE void each_tile(int64_t rows, const F& f) {
+  const int64_t tiles = (rows + kMostRows<kWide> - 1) / kMostRows<kWide>;
+  for (int64_t i = 0, row = 0; i < tiles; ++i) {
+    const int64_t n = (rows - row) / (tiles - i);
+    f(row, n);
+    row += n;
+  }
+}
+
+// Asks for the cache lines of n elements from p on, to be read or written soon.
+template <bool kWrite, class S>
+FASTSEQ_INLINE void prefetch(const S* p, int64_t n) {
+  const char* const bytes = reinterpret_cast<const char*>(p);
+  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(S)); i += 64) {
+    __builtin_prefetch(bytes + i, kWrite, 3);
+  }
+}
+
+// For every panel of [p0, p1) and every row: epilogue(panel, row, tile of that row).
+// Panels outermost: a panel is read from memory once and stays in cache for all the rows. Before a
+// tile's last product, fetch(panel, row) asks for what its epilogue will touch: rows lie kilobytes
+// apart, so the hardware does not see those lines coming, and the product takes long enough to hide
+// them.
+template <class D, int kWide, class Fetch, class Epilogue>
+FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Item* packed,
+                                  int64_t p0, int64_t p1, const typename D::Item* state,
+                                  int64_t stride, int64_t rows, const Fetch& fetch,
+                                  const Epilogue& epilogue) {
+  constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
+  alignas(64) typename D::Sum block[kBlockRows * kTileRow];
+  const int64_t groups = inner_groups<D>(shape.inner);
+  const bool single = groups <= kInnerBlock;
+  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+  for (int64_t p = p0; p < p1; ++p) {
+    const typename D::Item* const panel = packed + p * panel_size<D>(shape);
+    const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
+    for (int64_t b = 0, row0 = 0; b < blocks; ++b) {
+      const int64_t height = (rows - row0) / (blocks - b);
+      for (int64_t g0 = 0; g0 < groups; g0 += kInnerBlock) {
+        const bool last = g0 + kInnerBlock >= groups;
+        const int64_t count = last ? groups - g0 : kInnerBlock;
+        each_tile<kWide>(height, [&](int64_t in_block, int64_t n) __attribute__((always_inline)) {
+          const int64_t row = row0 + in_block;
+          typename D::Sum* const out = single ? block : block + in_block * kTileRow;
+          if (last) {
+            for (int64_t r = 0; r < n; ++r) fetch(p, row + r);
+          }
+          product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
+                               panel + g0 * inner_step, count, out, g0 > 0);
+          if (last) {
+            for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
+          }
+        });
+      }
+      row0 += height;
+    }
+  }
+}
+
+// Adds the product to out, [panel of [p0, p1)][row][tile row]; panels `pitch` rows apart.
+template <class D, int kWide>
+FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item* packed, int64_t p0,
+                                int64_t p1, const typename D::Item* state, int64_t stride,
+                                int64_t rows, typename D::Sum* out, int64_t pitch) {
+  constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
+  const int64_t groups = inner_groups<D>(shape.inner);
+  for (int64_t p = p0; p < p1; ++p) {
+    const typename D::Item* const panel = packed + p * panel_size<D>(shape);
+    const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
+    typename D::Sum* const to = out + (p - p0) * pitch * kTileRow;
+    for (int64_t g0 = 0; g0 < groups; g0 += kInnerBlock) {
+      const int64_t count = groups - g0 < kInnerBlock ? groups - g0 : kInnerBlock;
+      each_tile<kWide>(rows, [&](int64_t row, int64_t n) __attribute__((always_inline)) {
+        product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
+                             panel + g0 * inner_step, count, to + row * kTileRow, true);
+      });
+    }
+  }
+}
+
+}  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -1,0 +1,164 @@
+"""A recurrent layer as a ``torch.autograd.Function``, differentiable any number of times.
+
+Forward returns, beside its results, the activations that backward needs (``gates``, ``cells``) as
+outputs that are themselves differentiable. Backward is a Function of them. So the second derivative
+needs no second copy of the inputs: it arrives as a gradient of ``gates`` and ``cells``, and the
+same backward kernel takes it on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastseq import reference
+from fastseq.autograd._positional import positional
+from fastseq.ops import Wanted
+
+_Grads = tuple[Tensor | None, ...]
+
+
+class Layer(torch.autograd.Function):
+    """``ops.layer`` with gradients; see there for the arguments.
+
+    Returns:
+        y, h_n, c_n, gates, cells. All are differentiable; c_n, gates and cells are empty for cells
+        that have none.
+    """
+
+    @staticmethod
+    @positional
+    def forward(  # type: ignore[override]
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor | None,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None,
+        bias_hh: Tensor | None,
+        weight_hr: Tensor | None,
+        batch_sizes: Tensor | None,
+        cell: int,
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """Run the layer and keep what backward needs."""
+        return tuple(
+            torch.ops.fastseq.layer(
+                x,
+                h0,
+                c0,
+                weight_ih,
+                weight_hh,
+                bias_ih,
+                bias_hh,
+                weight_hr,
+                batch_sizes,
+                cell,
+                reverse,
+                True,
+            )
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Save inputs and outputs only, so that functorch can follow."""
+        x, h0, c0, weight_ih, weight_hh, _, _, weight_hr, batch_sizes, cell, reverse = inputs
+        y, _, _, gates, cells = output
+        ctx.save_for_backward(
+            x, y, gates, cells, h0, c0, weight_ih, weight_hh, weight_hr, batch_sizes
+        )
+        ctx.cell, ctx.reverse = cell, reverse
+        if not torch.compiler.is_compiling():
+            # Zeros for the outputs that nobody used would cost a pass over memory each.
+            ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> _Grads:  # type: ignore[override]
+        """Back-propagate through time, and make the gradients of all that was read."""
+        if all(g is None for g in grads):
+            return (None,) * 11
+        need = ctx.needs_input_grad
+        flags = (Wanted.INPUT, Wanted.WEIGHT_IH, Wanted.WEIGHT_HH, Wanted.BIASES, Wanted.WEIGHT_HR)
+        needed = (need[0], need[3], need[4], need[5] or need[6], need[7])
+        wanted = sum(int(flag) for flag, yes in zip(flags, needed, strict=True) if yes)
+        # Without create_graph nobody differentiates this again.
+        run = LayerBackward.apply if torch.is_grad_enabled() else torch.ops.fastseq.layer_backward
+        dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr = run(
+            *grads, *ctx.saved_tensors, ctx.cell, ctx.reverse, wanted
+        )
+        return (
+            dx if need[0] else None,
+            dh0,
+            dc0 if need[2] else None,
+            dw_ih if need[3] else None,
+            dw_hh if need[4] else None,
+            db_ih if need[5] else None,
+            db_hh if need[6] else None,
+            dw_hr if need[7] else None,
+            None,
+            None,
+            None,
+        )
+
+
+class LayerBackward(torch.autograd.Function):
+    """``ops.layer_backward`` with gradients of its own, by the reference implementation."""
+
+    @staticmethod
+    @positional
+    def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Run the backward kernels."""
+        return tuple(torch.ops.fastseq.layer_backward(*args))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Save every input: the reference differentiates with respect to all of them."""
+        *tensors, cell, reverse, wanted = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.options = cell, reverse, wanted
+        if not torch.compiler.is_compiling():
+            ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> _Grads:  # type: ignore[override]
+        """Differentiate back-propagation through time, written in PyTorch."""
+        saved = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # a third derivative is wanted
+        with torch.enable_grad():
+            inputs = [
+                None if t is None or not needed else (t.view_as(t) if again else t.detach())
+                for t, needed in zip(saved, ctx.needs_input_grad, strict=False)
+            ]
+            for t in inputs:
+                if t is not None and not t.requires_grad:
+                    t.requires_grad_()
+            used: list[Any] = [s if t is None else t for s, t in zip(saved, inputs, strict=True)]
+            outputs = reference.layer_backward(*used, *ctx.options)
+            pairs = [
+                (o, g)
+                for o, g in zip(outputs, grads, strict=True)
+                if g is not None and o.requires_grad
+            ]
+            wanted = [t for t in inputs if t is not None]
+            if not pairs or not wanted:
+                return (None,) * (len(saved) + 3)
+            found = iter(
+                torch.autograd.grad(
+                    [o for o, _ in pairs],
+                    wanted,
+                    [g for _, g in pairs],
+                    create_graph=again,
+                    allow_unused=True,
+                )
+            )
+        return (*(None if t is None else next(found) for t in inputs), None, None, None)
+
+
+# On CUDA there are kernels for the time loop; the products around it are ATen's.
+composed = partial(reference.layer, loop=torch.ops.fastseq.recurrence)
+composed_backward = partial(reference.layer_backward, loop=torch.ops.fastseq.recurrence_backward)
+torch.library.impl("fastseq::layer", "CUDA", composed)
+torch.library.impl("fastseq::layer_backward", "CUDA", composed_backward)
