@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastseq
-from fastseq.ops import Cell
+from fastseq.ops import Cell, Forward, Wanted
 
 KINDS = ["LSTM", "GRU", "RNN"]
 CELLS = ["LSTMCell", "GRUCell", "RNNCell"]
@@ -150,3 +150,51 @@ def layer_tensors(
         "cell": int(cell),
         "reverse": False,
     }
+
+
+def whole_layer(cell: Cell, *, width: int = 7, bias: bool = True, **options: Any) -> dict[str, Any]:
+    """The arguments of ``ops.layer``, by name; options as of ``layer_tensors``."""
+    made = layer_tensors(cell, **options)
+    pre, weight_hh = made["pre"], made["weight_hh"]
+    rows, dtype = pre.shape[-1], pre.dtype
+    weight_hr = made["weight_hr"]
+    return {
+        "x": numbers(*pre.shape[:-1], width, seed=1, dtype=dtype),
+        "h0": made["h0"],
+        "c0": made["c0"],
+        "weight_ih": numbers(rows, width, seed=7, dtype=dtype) / max(1, width) ** 0.5,
+        "weight_hh": 2.5 * weight_hh / weight_hh.shape[1] ** 0.5,
+        "bias_ih": numbers(rows, seed=8, dtype=dtype) if bias else None,
+        "bias_hh": numbers(rows, seed=9, dtype=dtype) if bias else None,
+        "weight_hr": None if weight_hr is None else 2.5 * weight_hr / weight_hr.shape[1] ** 0.5,
+        **{n: made[n] for n in ("batch_sizes", "cell", "reverse")},
+    }
+
+
+def whole_layer_backward(
+    forward: dict[str, Any], saved: Iterable[Tensor], wanted: int, used: str = "all"
+) -> dict[str, Any]:
+    """The arguments of ``ops.layer_backward``: random gradients of the outputs in ``used``."""
+    outputs = dict(zip(Forward._fields, saved, strict=True))
+    grads = {}
+    for i, (name, t) in enumerate(outputs.items()):
+        usable = t.numel() > 0 and (used == "all" or name in used.split())
+        grads[f"grad_{name}"] = numbers(*t.shape, seed=60 + i, dtype=t.dtype) if usable else None
+    names = ("h0", "c0", "weight_ih", "weight_hh", "weight_hr", "batch_sizes", "cell", "reverse")
+    return {
+        **grads,
+        "x": forward["x"],
+        **{n: outputs[n] for n in ("y", "gates", "cells")},
+        **{n: forward[n] for n in names},
+        "wanted": wanted,
+    }
+
+
+def all_wanted(forward: dict[str, Any]) -> int:
+    """Every gradient that these arguments of ``ops.layer`` have."""
+    flags = Wanted.INPUT | Wanted.WEIGHT_IH | Wanted.WEIGHT_HH
+    if forward["bias_ih"] is not None:
+        flags |= Wanted.BIASES
+    if forward["weight_hr"] is not None:
+        flags |= Wanted.WEIGHT_HR
+    return int(flags)

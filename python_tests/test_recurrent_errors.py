@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from recurrence_cases import CELLS, KINDS, layer_tensors, packed
-from torch import nn
+from recurrence_cases import (
+    CELLS,
+    KINDS,
+    layer_tensors,
+    packed,
+    whole_layer,
+    whole_layer_backward,
+)
+from torch import Tensor, nn
 
 import fastseq
 from fastseq import functional, ops
@@ -231,6 +238,94 @@ def test_backward_op(name: str) -> None:
     grads[name] = grads[name][:-1]
     with pytest.raises(RuntimeError, match=name + " should"):
         ops.recurrence_backward(**grads, **saved)
+
+
+HALF, DOUBLE = torch.float16, torch.float64
+# change of good arguments (T=4, B=3, I=7, H=5, LSTM) -> what the sentence says
+LAYER_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "x 0-D": ({"x": torch.zeros(())}, r"expected a tensor of shape \[T, 3"),
+    "x 1-D": ({"x": torch.zeros(7)}, r"expected a tensor of shape \[T, 3"),
+    "x 2-D": ({"x": torch.zeros(3, 7)}, r"expected a tensor of shape \[T, 3"),
+    "x 4-D": ({"x": torch.zeros(4, 3, 7, 1)}, r"expected a tensor of shape \[T, 3"),
+    "x batch": ({"x": torch.zeros(4, 2, 7)}, r"expected a tensor of shape \[T, 3"),
+    "x narrow": ({"x": torch.zeros(4, 3, 6)}, r"x should have shape \[4, 3, 7\]"),
+    "x of no columns": ({"x": torch.zeros(4, 3, 0)}, r"x should have shape \[4, 3, 7\]"),
+    "x dtype": ({"x": torch.zeros(4, 3, 7, dtype=DOUBLE)}, "x should have the dtype"),
+    "x integers": ({"x": torch.zeros(4, 3, 7).long()}, "x should have the dtype"),
+    "x complex": ({"x": torch.zeros(4, 3, 7).cfloat()}, "x should have the dtype"),
+    "weight_ih 1-D": ({"weight_ih": torch.zeros(20)}, "weight_ih should be 2-D"),
+    "weight_ih 3-D": ({"weight_ih": torch.zeros(20, 7, 1)}, "weight_ih should be 2-D"),
+    "weight_ih rows": ({"weight_ih": torch.zeros(19, 7)}, r"should have shape \[20, 7\]"),
+    "weight_ih wide": ({"weight_ih": torch.zeros(20, 8)}, r"x should have shape \[4, 3, 8\]"),
+    "weight_ih dtype": ({"weight_ih": torch.zeros(20, 7, dtype=HALF)}, "should have the dtype"),
+    "bias_ih 2-D": ({"bias_ih": torch.zeros(20, 1)}, r"bias_ih should have shape \[20\]"),
+    "bias_ih short": ({"bias_ih": torch.zeros(19)}, r"bias_ih should have shape \[20\]"),
+    "bias_ih 0-D": ({"bias_ih": torch.zeros(())}, r"bias_ih should have shape \[20\]"),
+    "bias_ih dtype": ({"bias_ih": torch.zeros(20, dtype=HALF)}, "bias_ih should have the dtype"),
+    "bias_hh short": ({"bias_hh": torch.zeros(5)}, r"bias_hh should have shape \[20\]"),
+    "bias_hh dtype": ({"bias_hh": torch.zeros(20, dtype=DOUBLE)}, "should have the dtype"),
+    "h0 dtype": ({"h0": torch.zeros(3, 5, dtype=DOUBLE)}, "should have the dtype"),
+    "weight_hh dtype": ({"weight_hh": torch.zeros(20, 5, dtype=HALF)}, "should have the dtype"),
+    "projection": ({"weight_hr": torch.zeros(4, 5)}, r"weight_hr should have shape \[5, 5\]"),
+    "cell 4": ({"cell": 4}, "cell should be 0"),
+    "sizes grow": ({"batch_sizes": torch.tensor([1, 2])}, "not increase"),
+    "sizes and 3-D": ({"batch_sizes": torch.tensor([3, 1])}, r"packed rows of shape \[4"),
+}
+
+
+@pytest.mark.parametrize("name", LAYER_MISTAKES)
+@pytest.mark.parametrize("save", [True, False])
+def test_layer_op(name: str, save: bool) -> None:
+    change, sentence = LAYER_MISTAKES[name]
+    good = whole_layer(Cell.LSTM, dtype=torch.float32)
+    ops.layer(**good, save=save)
+    with pytest.raises(RuntimeError, match=sentence):
+        ops.layer(**{**good, **change}, save=save)
+
+
+@pytest.mark.parametrize("name", [n for n in LAYER_MISTAKES if not n.startswith("bias")])
+def test_layer_backward_op(name: str) -> None:
+    change, _ = LAYER_MISTAKES[name]
+    good = whole_layer(Cell.LSTM, dtype=torch.float32)
+    backward = whole_layer_backward(good, ops.layer(**good, save=True), 31)
+    with pytest.raises(RuntimeError, match=r"fastseq::recurrence: .*(should|expected)"):
+        ops.layer_backward(**{**backward, **change})
+
+
+@pytest.mark.parametrize(
+    "name", ["grad_y", "grad_h_n", "grad_c_n", "grad_gates", "grad_cells", "y", "gates", "cells"]
+)
+@pytest.mark.parametrize("cut", ["short", "narrow", "dtype"])
+def test_layer_backward_op_saved_and_gradients(name: str, cut: str) -> None:
+    good = whole_layer(Cell.LSTM, dtype=torch.float32)
+    backward = whole_layer_backward(good, ops.layer(**good, save=True), 15)
+    t = backward[name]
+    wrong = {"short": t[:-1], "narrow": t[..., :-1], "dtype": t.to(HALF)}[cut]
+    with pytest.raises(RuntimeError, match=r"fastseq::recurrence\w*: .* should"):
+        ops.layer_backward(**{**backward, name: wrong})
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_layer_op_of_other_dtypes(dtype: torch.dtype) -> None:
+    good = whole_layer(Cell.RNN_TANH, dtype=torch.float32)
+    cast = {n: v.to(dtype) if isinstance(v, Tensor) else v for n, v in good.items()}
+    with pytest.raises(RuntimeError, match="float32, float64, bfloat16 or float16"):
+        ops.layer(**cast, save=True)
+
+
+ARGUMENTS = ["x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_layer_ops_refuse_gradients(name: str) -> None:
+    good = whole_layer(Cell.LSTM, project=3)
+    backward = whole_layer_backward(good, ops.layer(**good, save=True), 31)
+    good[name].requires_grad_()
+    with pytest.raises(RuntimeError, match="has no gradients"):
+        ops.layer(**good, save=True)
+    if name in backward:
+        with pytest.raises(RuntimeError, match="has no gradients"):
+            ops.layer_backward(**backward)
 
 
 def test_raw_ops_refuse_gradients() -> None:
