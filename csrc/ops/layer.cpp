@@ -11,7 +11,7 @@ ForwardResult layer(const Tensor& x, const Tensor& h0, const OptionalTensor& c0,
                     const OptionalTensor& batch_sizes, int64_t cell, bool reverse, bool save) {
   const LayerForwardCall call(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
                               batch_sizes, cell, reverse, save);
-  run_team(forward_kernel(dtype_of(h0)), call.args, h0);
+  run_team(forward_kernel(dtype_of(h0)), call.args);
   return call.result();
 }
 
@@ -27,7 +27,7 @@ LayerBackwardResult layer_backward(const OptionalTensor& grad_y, const OptionalT
   const LayerBackwardCall call(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, x, y, gates,
                                cells, h0, c0, weight_ih, weight_hh, weight_hr, batch_sizes, cell,
                                reverse, wanted);
-  run_team(backward_kernel(dtype_of(y)), call.args, y);
+  run_team(backward_kernel(dtype_of(y)), call.args);
   return call.result();
 }
 

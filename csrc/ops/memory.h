@@ -1,45 +1,49 @@
-// Memory of a call: huge pages for large results, and aligned scratch.
+// Memory that never leaves this library: scratch, and what forward keeps for backward.
+//
+// A large block is fresh memory at every call: the system hands it out in faults of 4 KB, each of
+// which clears a page, and takes it back at the end. That costs as much as the pass that fills it.
+// So freed blocks are kept for the next call, up to a limit; and huge pages are asked for.
 #pragma once
 
-#include <sys/mman.h>
+#include <cstdint>
 
 #include "checks.h"
 
 namespace fastseq::ops {
 
-// A large result is fresh memory, which the kernel would hand out in faults of 4 KB each: several
-// times the cost of the pass that fills it. Huge pages, where the system grants them on request.
-inline void advise_huge_pages(const Tensor& t) {
-#if defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = 4'096;
-  constexpr int64_t kLeastBytes = 4 << 20;
-  const int64_t bytes = t.numel() * static_cast<int64_t>(t.element_size());
-  if (bytes < kLeastBytes) return;
-  const auto begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: may be refused
-#endif
-}
+// Memory of a large tensor of torch's, before its first use.
+void advise_huge_pages(const Tensor& t);
 
-constexpr int64_t kAlign = 64;
+// A block of at least `bytes`, aligned to a cache line, from those kept or new. Throws if there is
+// no memory. `release` takes it back. Both may be called from any thread.
+void* acquire(int64_t bytes);
+void release(void* block);
 
-inline int64_t rounded(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+// Bytes of freed blocks that are kept now, and at most (FASTSEQ_KEEP_MB).
+int64_t kept_bytes();
+int64_t most_kept_bytes();
+// Gives them back to the system.
+void drop_kept();
+
+// Like new_tensor, on the CPU in such a block.
+Tensor new_internal(const Tensor& like, const std::vector<int64_t>& shape,
+                    std::optional<ScalarType> dtype = std::nullopt);
 
 // Scratch for as long as it lives.
 class Workspace {
  public:
-  Workspace(const Tensor& like, int64_t bytes)
-      : memory_(new_tensor(like, {bytes + kAlign}, ScalarType::Byte)) {
-    advise_huge_pages(memory_);
-  }
-  char* aligned() const {
-    const auto p = reinterpret_cast<uintptr_t>(memory_.mutable_data_ptr());
-    return reinterpret_cast<char*>((p + kAlign - 1) / kAlign * kAlign);
-  }
+  explicit Workspace(int64_t bytes) : block_(acquire(bytes)) {}
+  ~Workspace() { release(block_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  char* data() const { return static_cast<char*>(block_); }
 
  private:
-  Tensor memory_;
+  void* block_;
 };
+
+constexpr int64_t kAlign = 64;
+
+inline int64_t rounded(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 }  // namespace fastseq::ops

@@ -11,7 +11,7 @@ ForwardResult recurrence(const Tensor& pre, const Tensor& h0, const OptionalTens
                          int64_t cell, bool reverse, bool save) {
   const ForwardCall call(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse,
                          save);
-  run_team(forward_kernel(dtype_of(pre)), call.args, pre);
+  run_team(forward_kernel(dtype_of(pre)), call.args);
   return call.result();
 }
 
@@ -24,7 +24,7 @@ BackwardResult recurrence_backward(const OptionalTensor& grad_y, const OptionalT
                                    const OptionalTensor& batch_sizes, int64_t cell, bool reverse) {
   const BackwardCall call(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0,
                           c0, weight_hh, weight_hr, batch_sizes, cell, reverse);
-  run_team(backward_kernel(dtype_of(y)), call.args, y);
+  run_team(backward_kernel(dtype_of(y)), call.args);
   return call.result();
 }
 

@@ -129,11 +129,9 @@ struct ForwardOutputs {
     y = new_tensor(like, steps.shape(R));
     h_n = new_tensor(like, {B, R});
     c_n = new_tensor(like, lstm ? std::vector<int64_t>{B, H} : none);
-    gates = new_tensor(like, save && sizes.cached ? steps.shape(sizes.cached * H) : none);
-    cells = new_tensor(like, save && lstm ? steps.shape(H) : none, sum_type(like));
-    if (like.is_cpu()) {
-      for (const Tensor& t : {y, gates, cells}) advise_huge_pages(t);
-    }
+    gates = new_internal(like, save && sizes.cached ? steps.shape(sizes.cached * H) : none);
+    cells = new_internal(like, save && lstm ? steps.shape(H) : none, sum_type(like));
+    if (like.is_cpu()) advise_huge_pages(y);
   }
 
   void fill(RecurrenceForward& args) const {
@@ -243,8 +241,8 @@ struct BackwardCall {
     std::vector<int64_t> aux{0};
     if (cell == Cell::kGru) aux = steps.shape(H);
     if (weight_hr) aux = steps.shape(R);
-    grad_pre = new_tensor(y, steps.shape(sizes.gates * H));
-    grad_aux = new_tensor(y, aux);
+    grad_pre = new_internal(y, steps.shape(sizes.gates * H));
+    grad_aux = new_internal(y, aux);
     grad_h0 = new_tensor(y, {B, R});
     grad_c0 = new_tensor(y, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
     args = {cell,
@@ -274,9 +272,6 @@ struct BackwardCall {
             nullptr,
             nullptr,
             nullptr};
-    if (y.is_cpu()) {
-      for (const Tensor& t : {grad_pre, grad_aux}) advise_huge_pages(t);
-    }
   }
 
   BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }

@@ -17,7 +17,7 @@ struct TeamKernel {
 };
 
 template <class Args>
-void run_team(const TeamKernel<Args>& kernel, const Args& args, const Tensor& like) {
+void run_team(const TeamKernel<Args>& kernel, const Args& args) {
   const int64_t threads = useful_threads(args.cell, args.seq.rows(), args.hidden, args.state,
                                          args.in.size, torch::stable::get_num_threads());
   const int64_t shared = rounded(kernel.team_bytes(args));
@@ -28,8 +28,8 @@ void run_team(const TeamKernel<Args>& kernel, const Args& args, const Tensor& li
     own[n] = rounded(kernel.member_bytes(args, n));
     most = n * own[n] > most ? n * own[n] : most;
   }
-  const Workspace memory(like, shared + most);
-  char* const base = memory.aligned();
+  const Workspace memory(shared + most);
+  char* const base = memory.data();
   std::vector<Barrier> groups(threads);
   Team team{threads, groups.data()};
   const auto work = [&](int64_t first, int64_t last) {

@@ -253,7 +253,7 @@ struct LayerGradients {
           store_n<A>(static_cast<S*>(a.grad_x) + (n0 + r) * I + u, load<A>(tile + v * L), I - u);
         }
       };
-      const auto fetch = [](int64_t, int64_t) {};
+      const auto fetch = [](int64_t, int64_t, Lines&) {};
       const Item* state = copy;
       int64_t state_stride = stride;
       bool direct = false;

@@ -136,27 +136,27 @@ struct BackwardSlice {
     if constexpr (C::kHasDirectPath) store<A>(all.carry + row * all.h_stride + u, direct);
   }
 
-  // Asks for what the epilogue will read and write for n units from u on.
-  FASTSEQ_INLINE void fetch_block(const At& p, int64_t u, int64_t n) const {
+  // What the epilogue will read and write for n units from u on.
+  FASTSEQ_INLINE void fetch_block(const At& p, int64_t u, int64_t n, Lines& lines) const {
     const int64_t H = a.hidden;
-    if (a.grad_y) prefetch<false>(static_cast<const S*>(a.grad_y) + p.at * a.state + u, n);
+    if (a.grad_y) lines.add(static_cast<const S*>(a.grad_y) + p.at * a.state + u, n);
     if (a.weight_hr) return;
     for (int g = 0; g < C::kCached; ++g) {
-      prefetch<false>(static_cast<const S*>(a.gates) + (p.at * C::kCached + g) * H + u, n);
+      lines.add(static_cast<const S*>(a.gates) + (p.at * C::kCached + g) * H + u, n);
     }
     for (int g = 0; g < C::kGates; ++g) {
-      prefetch<true>(static_cast<S*>(a.grad_pre) + (p.at * C::kGates + g) * H + u, n);
+      lines.add(static_cast<S*>(a.grad_pre) + (p.at * C::kGates + g) * H + u, n);
     }
     if constexpr (C::kSplitsGates) {
-      prefetch<true>(static_cast<S*>(a.grad_aux) + p.at * H + u, n);
+      lines.add(static_cast<S*>(a.grad_aux) + p.at * H + u, n);
     }
-    if constexpr (C::kCached == 0) prefetch<false>(static_cast<const S*>(a.y) + p.at * H + u, n);
+    if constexpr (C::kCached == 0) lines.add(static_cast<const S*>(a.y) + p.at * H + u, n);
     if (p.previous < 0) return;
     if constexpr (C::kHasDirectPath) {
-      prefetch<false>(static_cast<const S*>(a.y) + p.previous * H + u, n);
+      lines.add(static_cast<const S*>(a.y) + p.previous * H + u, n);
     }
     if constexpr (C::kHasCellState) {
-      prefetch<false>(static_cast<const A*>(a.cells) + p.previous * H + u, n);
+      lines.add(static_cast<const A*>(a.cells) + p.previous * H + u, n);
     }
   }
 
@@ -178,10 +178,10 @@ struct BackwardSlice {
         }
       }
     };
-    const auto fetch = [&](int64_t panel, int64_t r) __attribute__((always_inline)) {
+    const auto fetch = [&](int64_t panel, int64_t r, Lines& lines) __attribute__((always_inline)) {
       constexpr int64_t per = kPlainWide * L;
       const int64_t u = panel * per, left = a.state - u;
-      fetch_block(where(t, row0 + r), u, left < per ? left : per);
+      fetch_block(where(t, row0 + r), u, left < per ? left : per, lines);
     };
     for_each_tile<D, kPlainWide>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.g_stride, all.g_stride, count, fetch,
@@ -200,7 +200,7 @@ struct BackwardSlice {
                                 };
       for_each_tile<D, kPlainWide>(
           all.hr, all.packed_hr, projected.first, projected.last, all.state + row0 * all.h_stride,
-          all.h_stride, count, [](int64_t, int64_t) {}, run_cell);
+          all.h_stride, count, [](int64_t, int64_t, Lines&) {}, run_cell);
       place.meet();
     }
   }
@@ -218,7 +218,7 @@ struct BackwardSlice {
     };
     for_each_tile<D, kPlainWide>(
         all.hh, all.packed_hh, panels.first, panels.last, all.now + batch.first * all.g_stride,
-        all.g_stride, batch.size(), [](int64_t, int64_t) {}, run);
+        all.g_stride, batch.size(), [](int64_t, int64_t, Lines&) {}, run);
     if constexpr (C::kHasCellState) {
       each_own_row([&](int64_t row) {
         store_row<A>(static_cast<S*>(a.grad_c0) + row * a.hidden, all.cell + row * all.m_stride,

@@ -142,21 +142,21 @@ struct ForwardSlice {
     }
   }
 
-  // Asks for what cell_block will read and write for n units from u on.
-  FASTSEQ_INLINE void fetch_block(int64_t at, int64_t u, int64_t n) const {
+  // What cell_block will read and write for n units from u on.
+  FASTSEQ_INLINE void fetch_block(int64_t at, int64_t u, int64_t n, Lines& lines) const {
     const int64_t H = a.hidden;
     if (a.pre) {
       for (int g = 0; g < C::kGates; ++g) {
-        prefetch<false>(static_cast<const S*>(a.pre) + (at * C::kGates + g) * H + u, n);
+        lines.add(static_cast<const S*>(a.pre) + (at * C::kGates + g) * H + u, n);
       }
     }
     if (a.gates) {
       for (int g = 0; g < C::kCached; ++g) {
-        prefetch<true>(static_cast<S*>(a.gates) + (at * C::kCached + g) * H + u, n);
+        lines.add(static_cast<S*>(a.gates) + (at * C::kCached + g) * H + u, n);
       }
     }
-    if (C::kHasCellState && a.cells) prefetch<true>(static_cast<A*>(a.cells) + at * H + u, n);
-    if (!a.weight_hr) prefetch<true>(static_cast<S*>(a.y) + at * a.state + u, n);
+    if (C::kHasCellState && a.cells) lines.add(static_cast<A*>(a.cells) + at * H + u, n);
+    if (!a.weight_hr) lines.add(static_cast<S*>(a.y) + at * a.state + u, n);
   }
 
   FASTSEQ_INLINE void store_state(int64_t at, int64_t row, int64_t u, V h) {
@@ -210,10 +210,10 @@ struct ForwardSlice {
         }
       }
     };
-    const auto fetch_cell = [&](int64_t panel, int64_t row) __attribute__((always_inline)) {
+    const auto fetch_cell = [&](int64_t panel, int64_t row, Lines& lines) __attribute__((always_inline)) {
       const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
       const int64_t n = a.hidden - u < per ? a.hidden - u : per;
-      fetch_block(at0 + row, u, n);
+      fetch_block(at0 + row, u, n, lines);
     };
     for_each_tile<D, kWideOf<C>>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.h_stride, all.h_stride, count, fetch_cell,
@@ -231,7 +231,7 @@ struct ForwardSlice {
     };
     for_each_tile<D, kPlainWide>(
         all.hr, all.packed_hr, projected.first, projected.last, all.mid + row0 * all.m_stride,
-        all.m_stride, count, [](int64_t, int64_t) {}, run_projection);
+        all.m_stride, count, [](int64_t, int64_t, Lines&) {}, run_projection);
     place.meet();
   }
 

@@ -12,6 +12,30 @@ constexpr int64_t kInnerBlock = 512;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
 
+// Cache lines to ask for, one at a time, while a product runs: its epilogue's. Asked for all at once
+// they are more than a core can have on the way, and the rest is dropped.
+class Lines {
+ public:
+  FASTSEQ_INLINE void clear() { count_ = 0; }
+  // n elements from p on.
+  template <class S>
+  FASTSEQ_INLINE void add(const S* p, int64_t n) {
+    constexpr uintptr_t kLine = 64;
+    const uintptr_t first = reinterpret_cast<uintptr_t>(p);
+    const uintptr_t end = first + static_cast<uintptr_t>(n) * sizeof(S);
+    for (uintptr_t line = first & ~(kLine - 1); line < end && count_ < kMost; line += kLine) {
+      at_[count_++] = reinterpret_cast<const char*>(line);
+    }
+  }
+  FASTSEQ_INLINE int64_t count() const { return count_; }
+  FASTSEQ_INLINE void fetch(int64_t i) const { __builtin_prefetch(at_[i], 0, 3); }
+
+ private:
+  static constexpr int64_t kMost = 384;
+  const char* at_[kMost];
+  int64_t count_ = 0;
+};
+
 // out[r][v] = sum over k of state[r][k] * panel[k][v], or that much more than it was; rows of `out`
 // are kPitch vectors apart. Every element is summed in the order of k, whatever tile it falls in: a
 // row's result does not depend on its neighbours. kPacked: the rows of the tile lie side by side
@@ -19,7 +43,8 @@ constexpr int64_t kBlockRows = 48;
 template <class D, int kRows, int kWide, int kPitch, bool kPacked>
 __attribute__((noinline)) void tile_product(const typename D::Item* state, int64_t stride,
                                             const typename D::Item* panel, int64_t groups,
-                                            typename D::Sum* out, bool accumulate) {
+                                            typename D::Sum* out, bool accumulate,
+                                            const Lines* ahead) {
   using A = typename D::Sum;
   constexpr int64_t L = lanes_of<A>;
   Vec<A> sum[kRows][kWide];
@@ -36,7 +61,7 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
       for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
     }
   }
-  for (int64_t g = 0; g < groups; ++g, panel += kWide * L * D::kPair) {
+  const auto multiply = [&](int64_t g) __attribute__((always_inline)) {
     Vec<A> w[kWide];
 #pragma GCC unroll 8
     for (int v = 0; v < kWide; ++v) w[v] = D::weights(panel + v * L * D::kPair);
@@ -47,7 +72,18 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
 #pragma GCC unroll 8
       for (int v = 0; v < kWide; ++v) D::add(sum[r][v], s, w[v]);
     }
+    panel += kWide * L * D::kPair;
+  };
+  int64_t g = 0;
+  if (!kPacked && ahead) {
+    const int64_t lines = ahead->count();
+    for (int64_t i = groups; i < lines; ++i) ahead->fetch(i);
+    for (; g < (lines < groups ? lines : groups); ++g) {
+      ahead->fetch(g);
+      multiply(g);
+    }
   }
+  for (; g < groups; ++g) multiply(g);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -63,12 +99,13 @@ constexpr int kMostRows =
 template <class D, int kWide, int kPitch, bool kPacked, int kRows = kMostRows<kPitch>>
 FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state, int64_t stride,
                                     const typename D::Item* panel, int64_t groups,
-                                    typename D::Sum* out, bool accumulate) {
+                                    typename D::Sum* out, bool accumulate, const Lines* ahead) {
   if (rows == kRows) {
-    tile_product<D, kRows, kWide, kPitch, kPacked>(state, stride, panel, groups, out, accumulate);
+    tile_product<D, kRows, kWide, kPitch, kPacked>(state, stride, panel, groups, out, accumulate,
+                                                   ahead);
   } else if constexpr (kRows > 1) {
     product_by_rows<D, kWide, kPitch, kPacked, kRows - 1>(rows, state, stride, panel, groups, out,
-                                                          accumulate);
+                                                          accumulate, ahead);
   }
 }
 
@@ -76,12 +113,14 @@ FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state,
 template <class D, int kPitch, bool kPacked = false, int kWide = kPitch>
 FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Item* state,
                                int64_t stride, const typename D::Item* panel, int64_t groups,
-                               typename D::Sum* out, bool accumulate) {
+                               typename D::Sum* out, bool accumulate,
+                               const Lines* ahead = nullptr) {
   if (wide == kWide) {
-    product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate);
+    product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate,
+                                               ahead);
   } else if constexpr (kWide > 1) {
     product_of<D, kPitch, kPacked, kWide - 1>(wide, rows, state, stride, panel, groups, out,
-                                              accumulate);
+                                              accumulate, ahead);
   }
 }
 
@@ -96,20 +135,10 @@ FASTSEQ_INLINE void each_tile(int64_t rows, const F& f) {
   }
 }
 
-// Asks for the cache lines of n elements from p on, to be read or written soon.
-template <bool kWrite, class S>
-FASTSEQ_INLINE void prefetch(const S* p, int64_t n) {
-  const char* const bytes = reinterpret_cast<const char*>(p);
-  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(S)); i += 64) {
-    __builtin_prefetch(bytes + i, kWrite, 3);
-  }
-}
-
 // For every panel of [p0, p1) and every row: epilogue(panel, row, tile of that row).
-// Panels outermost: a panel is read from memory once and stays in cache for all the rows. Before a
-// tile's last product, fetch(panel, row) asks for what its epilogue will touch: rows lie kilobytes
-// apart, so the hardware does not see those lines coming, and the product takes long enough to hide
-// them.
+// Panels outermost: a panel is read from memory once and stays in cache for all the rows.
+// fetch(panel, row, lines) names what the epilogue will touch, to be asked for during the tile's last
+// product: rows lie kilobytes apart, so the hardware does not see those lines coming.
 template <class D, int kWide, class Fetch, class Epilogue>
 FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Item* packed,
                                   int64_t p0, int64_t p1, const typename D::Item* state,
@@ -117,6 +146,7 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
                                   const Epilogue& epilogue) {
   constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
   alignas(64) typename D::Sum block[kBlockRows * kTileRow];
+  Lines lines;
   const int64_t groups = inner_groups<D>(shape.inner);
   const bool single = groups <= kInnerBlock;
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
@@ -132,10 +162,11 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
           const int64_t row = row0 + in_block;
           typename D::Sum* const out = single ? block : block + in_block * kTileRow;
           if (last) {
-            for (int64_t r = 0; r < n; ++r) fetch(p, row + r);
+            lines.clear();
+            for (int64_t r = 0; r < n; ++r) fetch(p, row + r, lines);
           }
           product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
-                               panel + g0 * inner_step, count, out, g0 > 0);
+                               panel + g0 * inner_step, count, out, g0 > 0, last ? &lines : nullptr);
           if (last) {
             for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
           }
