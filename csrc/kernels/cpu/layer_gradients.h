@@ -13,8 +13,18 @@ FASTSEQ_INLINE PanelShape input_shape(const RecurrenceBackward& a) {
   return {a.in.size, gates_of(a.cell) * a.hidden, kPlainWide, false};
 }
 
-// C = X^T Y over all rows n: for columns [first, last) of X, all columns of Y. A block of rows of X
-// is packed tile by tile, then Y panel by panel; sums are kept tile by tile until the end.
+// One result of a transposed product: out = X^T Y, [columns of X, columns of Y]; null if not
+// wanted. y(n)(u, left): the vector of row n of Y from column u on, where `left` columns are left.
+template <class S, class Y>
+struct Target {
+  S* out;
+  int64_t columns;
+  const Y& y;
+};
+
+// X^T Y over all rows n, for some columns of X and all columns of one or two Ys, and the sums of
+// X's columns. A block of rows of X is packed tile by tile, then each Y panel by panel; sums are
+// kept tile by tile until the end.
 template <class S>
 struct TransposedProduct {
   using D = dot_t<S>;
@@ -24,113 +34,125 @@ struct TransposedProduct {
   static constexpr int64_t L = lanes_of<A>;
   static constexpr int64_t kTileRow = kPlainWide * L;
   static constexpr int64_t kRowBlock = kInnerBlock * D::kPair;  // rows packed at a time
-  static constexpr int64_t kMost = kMostRows<kPlainWide>;
 
+  const S* x;  // [rows, x_stride], from its first column here on
+  int64_t rows, x_stride, x_columns;
   Item* packed_x;  // [tile][group][row of tile]
   Item* packed_y;  // one panel
-  A* sums;         // [panel][column of X][tile row]
   A* column_sums;  // [column of X]
+  A* sums;         // of each Y, [panel][column of X][tile row]
   int64_t bytes;
 
   static constexpr int64_t panels_of(int64_t columns) {
     return (columns + kTileRow - 1) / kTileRow;
   }
 
-  TransposedProduct(int64_t rows, int64_t x_columns, int64_t y_columns, char* base) {
+  // y_panels: of all Ys together.
+  TransposedProduct(const S* x_, int64_t rows_, int64_t stride, int64_t columns, int64_t y_panels,
+                    char* base)
+      : x(x_), rows(rows_), x_stride(stride), x_columns(columns) {
     Block block{base};
     const int64_t groups = inner_groups<D>(rows < kRowBlock ? rows : kRowBlock);
     packed_x = block.take<Item>(groups * x_columns * D::kPair + 2 * L);
     packed_y = block.take<Item>(groups * kTileRow * D::kPair);
-    sums = block.take<A>(panels_of(y_columns) * x_columns * kTileRow);
     column_sums = block.take<A>(whole_vectors<A>(x_columns) + L);
+    sums = block.take<A>(y_panels * x_columns * kTileRow);
     bytes = block.used;
   }
 
-  // x: [rows, x_stride], its first column the first of this product. y(n)(u, left): the vector of
-  // row n of Y from column u on, where `left` columns are left. Either result may be null.
-  template <class Y>
-  FASTSEQ_INLINE void run(int64_t rows, const S* x, int64_t x_stride, int64_t x_columns,
-                          int64_t y_columns, const Y& y, S* out, S* out_sums) const {
+  template <class... Ys>
+  FASTSEQ_INLINE void run(S* out_sums, const Target<S, Ys>&... targets) const {
+    if (!out_sums && !(targets.out || ...)) return;
     if (out_sums) fill_row(column_sums, whole_vectors<A>(x_columns));
     for (int64_t n0 = 0; n0 < rows; n0 += kRowBlock) {
       const int64_t n = rows - n0 < kRowBlock ? rows - n0 : kRowBlock;
-      pack_x(x + n0 * x_stride, x_stride, n, x_columns);
-      if (out_sums) add_columns(x + n0 * x_stride, x_stride, n, x_columns);
-      if (!out) continue;
-      const int64_t groups = inner_groups<D>(n);
-      for (int64_t p = 0; p < panels_of(y_columns); ++p) {
-        const int64_t vectors = (y_columns - p * kTileRow + L - 1) / L;
-        const int64_t wide = vectors < kPlainWide ? vectors : kPlainWide;
-        pack_y(n0, n, p * kTileRow, y_columns, wide, y);
-        A* const to = sums + p * x_columns * kTileRow;
-        each_tile<kPlainWide>(
-            x_columns, [&](int64_t column, int64_t count) __attribute__((always_inline)) {
-              product_of<D, kPlainWide, true>(wide, count, packed_x + column * groups * D::kPair, 0,
-                                              packed_y, groups, to + column * kTileRow, n0 > 0);
-            });
-      }
+      if ((targets.out || ...)) pack_x(n0, n);
+      if (out_sums) add_columns(n0, n);
+      A* to = sums;
+      (add(targets, n0, n, to), ...);
     }
     if (out_sums) store_row<A>(out_sums, column_sums, x_columns);
-    if (!out) return;
-    for (int64_t column = 0; column < x_columns; ++column) {
-      S* const to = out + column * y_columns;
-      for (int64_t u = 0; u < y_columns; u += L) {
-        const A* const from = sums + (u / kTileRow * x_columns + column) * kTileRow + u % kTileRow;
-        store_n<A>(to + u, rows > 0 ? load<A>(from) : V{}, y_columns - u);
-      }
-    }
+    const A* from = sums;
+    (save(targets, from), ...);
   }
 
  private:
-  FASTSEQ_INLINE void pack_x(const S* x, int64_t stride, int64_t rows, int64_t columns) const {
-    const int64_t groups = inner_groups<D>(rows);
+  FASTSEQ_INLINE void pack_x(int64_t n0, int64_t count) const {
+    const int64_t groups = inner_groups<D>(count);
     constexpr int64_t kLines = 16;  // rows gone through for all tiles, so that they stay in L1
     for (int64_t g0 = 0; g0 < groups; g0 += kLines) {
       const int64_t g1 = g0 + kLines < groups ? g0 + kLines : groups;
       each_tile<kPlainWide>(
-          columns, [&](int64_t column, int64_t count) __attribute__((always_inline)) {
+          x_columns, [&](int64_t column, int64_t width) __attribute__((always_inline)) {
+            const S* from = x + (n0 + g0 * D::kPair) * x_stride + column;
+            Item* to = packed_x + (column * groups + g0 * width) * D::kPair;
             for (int64_t g = g0; g < g1; ++g) {
-              const S* const from = x + g * D::kPair * stride + column;
-              Item* const to = packed_x + (column * groups + g * count) * D::kPair;
-              const V first = load_n<A>(from, count);
+              const V first = load_n<A>(from, width);
               V second{};
-              if (D::kPair == 2 && g * D::kPair + 1 < rows) {
-                second = load_n<A>(from + stride, count);
-              }
-              store_words(to, joined<D>(first, second), count);
+              if (D::kPair == 2 && g * D::kPair + 1 < count)
+                second = load_n<A>(from + x_stride, width);
+              // Each lane holds all items of its pair.
+              store_n<A>(reinterpret_cast<A*>(to), joined<D>(first, second), width);
+              from += D::kPair * x_stride;
+              to += width * D::kPair;
             }
           });
     }
   }
 
-  // The first n lanes, each with all items of its pair.
-  static FASTSEQ_INLINE void store_words(Item* to, V v, int64_t n) {
-    store_n<A>(reinterpret_cast<A*>(to), v, n);
-  }
-
-  FASTSEQ_INLINE void add_columns(const S* x, int64_t stride, int64_t rows, int64_t columns) const {
-    for (int64_t n = 0; n < rows; ++n) {
-      for (int64_t u = 0; u < columns; u += L) {
-        const V row = load_n<A>(x + n * stride + u, columns - u);
+  FASTSEQ_INLINE void add_columns(int64_t n0, int64_t count) const {
+    for (int64_t n = n0; n < n0 + count; ++n) {
+      for (int64_t u = 0; u < x_columns; u += L) {
+        const V row = load_n<A>(x + n * x_stride + u, x_columns - u);
         store<A>(column_sums + u, load<A>(column_sums + u) + row);
       }
     }
   }
 
+  // Adds the rows [n0, n0 + count) to a target's sums, and steps over them.
   template <class Y>
-  FASTSEQ_INLINE void pack_y(int64_t n0, int64_t rows, int64_t column, int64_t columns,
-                             int64_t wide, const Y& y) const {
-    for (int64_t g = 0; g < inner_groups<D>(rows); ++g) {
-      Item* const to = packed_y + g * wide * L * D::kPair;
-      const int64_t n = n0 + g * D::kPair;
-      const bool two = D::kPair == 2 && g * D::kPair + 1 < rows;
-      const auto first = y(n), second = y(two ? n + 1 : n);
-      for (int64_t v = 0; v < wide; ++v) {
-        const int64_t u = column + v * L;
-        const V both = joined<D>(first(u, columns - u), two ? second(u, columns - u) : V{});
-        __builtin_memcpy(to + v * L * D::kPair, &both, sizeof(both));
+  FASTSEQ_INLINE void add(const Target<S, Y>& target, int64_t n0, int64_t count, A*& to) const {
+    if (!target.out) return;
+    const int64_t groups = inner_groups<D>(count);
+    for (int64_t column = 0; column < target.columns; column += kTileRow) {
+      const int64_t vectors = (target.columns - column + L - 1) / L;
+      const int64_t wide = vectors < kPlainWide ? vectors : kPlainWide;
+      pack_y(target, n0, count, column, wide);
+      each_tile<kPlainWide>(
+          x_columns, [&](int64_t row, int64_t height) __attribute__((always_inline)) {
+            product_of<D, kPlainWide, true>(wide, height, packed_x + row * groups * D::kPair, 0,
+                                            packed_y, groups, to + row * kTileRow, n0 > 0);
+          });
+      to += x_columns * kTileRow;
+    }
+  }
+
+  template <class Y>
+  FASTSEQ_INLINE void pack_y(const Target<S, Y>& target, int64_t n0, int64_t count, int64_t column,
+                             int64_t wide) const {
+    Item* to = packed_y;
+    for (int64_t n = n0; n < n0 + count; n += D::kPair) {
+      const bool two = D::kPair == 2 && n + 1 < n0 + count;
+      const auto first = target.y(n), second = target.y(two ? n + 1 : n);
+      for (int64_t v = 0; v < wide; ++v, to += L * D::kPair) {
+        const int64_t u = column + v * L, left = target.columns - u;
+        const V both = joined<D>(first(u, left), two ? second(u, left) : V{});
+        __builtin_memcpy(to, &both, sizeof(both));
       }
     }
+  }
+
+  template <class Y>
+  FASTSEQ_INLINE void save(const Target<S, Y>& target, const A*& from) const {
+    if (!target.out) return;
+    for (int64_t row = 0; row < x_columns; ++row) {
+      for (int64_t u = 0; u < target.columns; u += L) {
+        const A* const sum = from + (u / kTileRow * x_columns + row) * kTileRow + u % kTileRow;
+        store_n<A>(target.out + row * target.columns + u, rows > 0 ? load<A>(sum) : V{},
+                   target.columns - u);
+      }
+    }
+    from += panels_of(target.columns) * x_columns * kTileRow;
   }
 };
 
@@ -152,64 +174,59 @@ struct LayerGradients {
   using V = Vec<A>;
   static constexpr int64_t L = lanes_of<A>;
   static constexpr int64_t kTileRow = kPlainWide * L;
+  using Product = TransposedProduct<S>;
   static constexpr bool kDirect = std::is_same_v<S, Item>;  // gate gradients are items as they are
 
   static int64_t bytes(const RecurrenceBackward& a, int64_t members) {
     if (!a.in.given) return 0;
-    const int64_t columns = (gates_of(a.cell) * a.hidden + members - 1) / members;
-    const int64_t rows_of_hr = (a.state + members - 1) / members;
+    const int64_t GH = gates_of(a.cell) * a.hidden, N = a.seq.rows();
     int64_t most = a.grad_x ? kBlockRows * row_stride(a) * int64_t{sizeof(Item)} : 0;
-    const auto at_least = [&](int64_t n) { most = n > most ? n : most; };
-    at_least(TransposedProduct<S>(a.seq.rows(), columns, a.in.size, nullptr).bytes);
-    at_least(TransposedProduct<S>(a.seq.rows(), columns, a.state, nullptr).bytes);
-    if (a.weight_hr) {
-      at_least(TransposedProduct<S>(a.seq.rows(), rows_of_hr, a.hidden, nullptr).bytes);
-    }
+    const auto at_least = [&](int64_t x_columns, int64_t y_panels) {
+      const int64_t own = (x_columns + members - 1) / members;
+      const int64_t n = Product(nullptr, N, 0, own, y_panels, nullptr).bytes;
+      most = n > most ? n : most;
+    };
+    at_least(GH, Product::panels_of(a.in.size) + Product::panels_of(a.state));
+    if (a.weight_hr) at_least(a.state, Product::panels_of(a.hidden));
     return most;
   }
 
   static void run(const RecurrenceBackward& a, const Item* packed_ih, const Member& member,
                   char* own) {
     if (a.grad_x) input(a, packed_ih, member, own);
-    const int64_t H = a.hidden, GH = gates_of(a.cell) * H, N = a.seq.rows();
-    const S* const gates = static_cast<const S*>(a.grad_pre);
-    const auto bias = [&](Range r) {
-      return a.grad_bias ? static_cast<S*>(a.grad_bias) + r.first : nullptr;
+    const int64_t H = a.hidden, GH = gates_of(a.cell) * H, I = a.in.size, R = a.state;
+    Rows x_rows(a.seq), h_rows(a.seq);
+    const auto x = [&](int64_t n) __attribute__((always_inline)) {
+      const auto [t, b] = x_rows.at(n);
+      return Line<S>{input_row<S>(a.in, a.seq, t, b)};
     };
-    const Range all = share(GH, member.id, member.count);
-    if (a.grad_weight_ih || a.grad_bias) {
-      S* const out =
-          a.grad_weight_ih ? static_cast<S*>(a.grad_weight_ih) + all.first * a.in.size : nullptr;
-      Rows rows(a.seq);
-      const auto x = [&](int64_t n) __attribute__((always_inline)) {
-        const auto [t, b] = rows.at(n);
-        return Line<S>{input_row<S>(a.in, a.seq, t, b)};
-      };
-      TransposedProduct<S>(N, all.size(), a.in.size, own)
-          .run(N, gates + all.first, GH, all.size(), a.in.size, x, out, bias(all));
-    }
-    Rows rows(a.seq);
     const auto h = [&](int64_t n) __attribute__((always_inline)) {
-      const auto [t, b] = rows.at(n);
+      const auto [t, b] = h_rows.at(n);
       const int64_t previous = a.seq.previous_row(t, b);
-      return Line<S>{previous < 0 ? static_cast<const S*>(a.h0) + b * a.state
-                                  : static_cast<const S*>(a.y) + previous * a.state};
+      return Line<S>{previous < 0 ? static_cast<const S*>(a.h0) + b * R
+                                  : static_cast<const S*>(a.y) + previous * R};
     };
-    const auto hidden = [&](const S* from, int64_t stride, Range r, int64_t row0, S* sums) {
-      S* const out = a.grad_weight_hh
-                         ? static_cast<S*>(a.grad_weight_hh) + (row0 + r.first) * a.state
-                         : nullptr;
-      if (!out && !sums) return;
-      TransposedProduct<S>(N, r.size(), a.state, own)
-          .run(N, from + r.first, stride, r.size(), a.state, h, out, sums);
+    // Columns `mine` of gate gradients that start at weight row `first`: which weights, which bias.
+    const auto product = [&](const void* from, int64_t stride, int64_t first, Range mine,
+                             void* w_ih, void* w_hh, void* bias) {
+      const int64_t row = first + mine.first;
+      const Target<S, decltype(x)> input{w_ih ? static_cast<S*>(w_ih) + row * I : nullptr, I, x};
+      const Target<S, decltype(h)> state{w_hh ? static_cast<S*>(w_hh) + row * R : nullptr, R, h};
+      const Product all(static_cast<const S*>(from) + mine.first, a.seq.rows(), stride, mine.size(),
+                        Product::panels_of(I) + Product::panels_of(R), own);
+      all.run(bias ? static_cast<S*>(bias) + mine.first : nullptr, input, state);
     };
     if (a.cell != Cell::kGru) {
-      hidden(gates, GH, all, 0, nullptr);
+      product(a.grad_pre, GH, 0, share(GH, member.id, member.count), a.grad_weight_ih,
+              a.grad_weight_hh, a.grad_bias);
     } else {  // n's recurrent side has a gradient of its own
-      hidden(gates, GH, share(2 * H, member.id, member.count), 0, nullptr);
-      const Range n = share(H, member.id, member.count);
-      S* const sums = a.grad_bias_hn ? static_cast<S*>(a.grad_bias_hn) + n.first : nullptr;
-      hidden(static_cast<const S*>(a.grad_aux), H, n, 2 * H, sums);
+      const Range two = share(2 * H, member.id, member.count);
+      const Range one = share(H, member.id, member.count);
+      const S* const n_side = static_cast<const S*>(a.grad_pre) + 2 * H;
+      S* const n_bias = a.grad_bias ? static_cast<S*>(a.grad_bias) + 2 * H : nullptr;
+      product(a.grad_pre, GH, 0, two, a.grad_weight_ih, a.grad_weight_hh, a.grad_bias);
+      product(n_side, GH, 2 * H, one, a.grad_weight_ih, nullptr, n_bias);
+      product(a.grad_aux, H, 2 * H, one, nullptr, a.grad_weight_hh, a.grad_bias_hn);
     }
     if (a.grad_weight_hr) projection(a, member, own);
   }
@@ -271,7 +288,7 @@ struct LayerGradients {
 
   // W_hr: its input was the cell's output m = o tanh(c), which is made again.
   static void projection(const RecurrenceBackward& a, const Member& member, char* own) {
-    const int64_t H = a.hidden, N = a.seq.rows();
+    const int64_t H = a.hidden;
     const Range mine = share(a.state, member.id, member.count);
     const auto m = [&](int64_t n) __attribute__((always_inline)) {
       return [o = static_cast<const S*>(a.gates) + (n * 4 + 3) * H,
@@ -281,9 +298,10 @@ struct LayerGradients {
                    return rounded_to<A, S>(load_n<A>(o + u, left) * tc);
                  };
     };
-    TransposedProduct<S>(N, mine.size(), H, own)
-        .run(N, static_cast<const S*>(a.grad_aux) + mine.first, a.state, mine.size(), H, m,
-             static_cast<S*>(a.grad_weight_hr) + mine.first * H, nullptr);
+    S* const out = static_cast<S*>(a.grad_weight_hr) + mine.first * H;
+    const Product product(static_cast<const S*>(a.grad_aux) + mine.first, a.seq.rows(), a.state,
+                          mine.size(), Product::panels_of(H), own);
+    product.run(nullptr, Target<S, decltype(m)>{out, H, m});
   }
 };
 
