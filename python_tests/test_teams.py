@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from recurrence_cases import all_wanted, numbers, whole_layer, whole_layer_backward
+from recurrence_cases import (
+    all_wanted,
+    assert_close,
+    assert_equal,
+    call,
+    numbers,
+    packed,
+    states,
+    twins,
+    whole_layer,
+    whole_layer_backward,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -86,6 +97,31 @@ def test_any_number_of_threads_gives_the_same_bits(
     for threads in COUNTS[1:]:
         torch.set_num_threads(threads)
         assert_same_bits(both_ways(forward), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("LSTM", {}), ("LSTM", {"proj_size": 67}), ("GRU", {}), ("RNN", {})],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [49, 61])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_rows_of_every_length(
+    kind: str, options: dict[str, Any], batch: int, bidirectional: bool
+) -> None:
+    """More rows than a tile's block, of 1 to 20 steps, in any order, by batch and by units."""
+    hidden, threads = 131, 32
+    batches = _C.plan_recurrence(int(Cell.RNN_TANH), 20, batch, 9, hidden, hidden, threads)
+    assert batches["units"] > 1
+    ours, native = twins(kind, 9, hidden, bidirectional=bidirectional, **options)
+    x = packed([1 + 7 * i % 20 for i in range(batch)], 9)
+    hx = states(native, batch)
+    torch.set_num_threads(1)
+    expected = call(ours, x, hx)
+    assert_close(expected, call(native, x, hx), 2e-5)
+    for count in (2, threads):
+        torch.set_num_threads(count)
+        assert_equal(call(ours, x, hx), expected)
 
 
 @each_case
