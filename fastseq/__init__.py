@@ -7,6 +7,7 @@
 from fastseq import _library as _library  # loads the kernels, or says why it cannot
 from fastseq import functional, reference
 from fastseq._info import explain, info
+from fastseq._memory import empty_cache
 from fastseq._version import __version__
 from fastseq.nn import (
     GRU,
@@ -32,6 +33,7 @@ __all__ = [
     "RNNCell",
     "ReLULRNMaxPool2d",
     "__version__",
+    "empty_cache",
     "explain",
     "functional",
     "info",

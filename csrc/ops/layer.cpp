@@ -34,6 +34,10 @@ LayerBackwardResult layer_backward(const OptionalTensor& grad_y, const OptionalT
 }  // namespace
 }  // namespace fastseq::ops
 
+STABLE_TORCH_LIBRARY_IMPL(fastseq, CompositeExplicitAutograd, m) {
+  m.impl("empty_cache", TORCH_BOX(&fastseq::ops::drop_kept));
+}
+
 STABLE_TORCH_LIBRARY_IMPL(fastseq, CPU, m) {
   m.impl("layer", TORCH_BOX(&fastseq::ops::layer));
   m.impl("layer_backward", TORCH_BOX(&fastseq::ops::layer_backward));

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uintptr_t kPage = 4'096;
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int64_t kLeastHuge = 4 << 20;   // below, huge pages would waste more than they save
+constexpr int64_t kLeastHuge = 1 << 20;
 constexpr int64_t kLeastKept = 64 << 10;  // below, malloc itself keeps the memory
 constexpr int64_t kMostBlocks = 32;
 
@@ -49,24 +49,19 @@ Kept& kept() {
   return *one;
 }
 
-}  // namespace
-
-void advise_huge_pages(const Tensor& t) {
-  advise(t.mutable_data_ptr(), t.numel() * static_cast<int64_t>(t.element_size()));
-}
-
 int64_t most_kept_bytes() {
   static const int64_t most = [] {
     const char* const text = std::getenv("FASTSEQ_KEEP_MB");
-    const long long megabytes = text ? std::atoll(text) : 256;
+    const int64_t megabytes = text ? std::atoll(text) : 256;
     return (megabytes > 0 ? megabytes : 0) << 20;
   }();
   return most;
 }
 
-int64_t kept_bytes() {
-  const std::lock_guard<std::mutex> lock(kept().mutex);
-  return kept().bytes;
+}  // namespace
+
+void advise_huge_pages(const Tensor& t) {
+  advise(t.mutable_data_ptr(), t.numel() * static_cast<int64_t>(t.element_size()));
 }
 
 void* acquire(int64_t bytes) {
@@ -111,9 +106,11 @@ void release(void* block) {
   std::free(header);
 }
 
-void drop_kept() {
+int64_t drop_kept() {
   const std::lock_guard<std::mutex> lock(kept().mutex);
+  const int64_t bytes = kept().bytes;
   while (kept().count > 0) std::free(kept().remove(0));
+  return bytes;
 }
 
 Tensor new_internal(const Tensor& like, const std::vector<int64_t>& shape,
@@ -125,7 +122,7 @@ Tensor new_internal(const Tensor& like, const std::vector<int64_t>& shape,
     strides[i] = count;
     count *= shape[i];
   }
-  const int64_t bytes = count * (type == ScalarType::Double ? 8
+  const int64_t bytes = count * (type == ScalarType::Double  ? 8
                                  : type == ScalarType::Float ? 4
                                                              : 2);
   if (bytes < kLeastKept || !like.is_cpu()) return new_tensor(like, shape, dtype);

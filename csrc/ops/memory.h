@@ -19,11 +19,8 @@ void advise_huge_pages(const Tensor& t);
 void* acquire(int64_t bytes);
 void release(void* block);
 
-// Bytes of freed blocks that are kept now, and at most (FASTSEQ_KEEP_MB).
-int64_t kept_bytes();
-int64_t most_kept_bytes();
-// Gives them back to the system.
-void drop_kept();
+// Gives the kept blocks back to the system; returns their bytes. At most FASTSEQ_KEEP_MB are kept.
+int64_t drop_kept();
 
 // Like new_tensor, on the CPU in such a block.
 Tensor new_internal(const Tensor& like, const std::vector<int64_t>& shape,

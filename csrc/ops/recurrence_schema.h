@@ -42,6 +42,9 @@ constexpr const char* kLayerBackwardSchema =
     "Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias_ih, Tensor grad_bias_hh, "
     "Tensor grad_weight_hr)";
 
+// Frees the blocks that are kept between calls (memory.h); the bytes that were.
+constexpr const char* kEmptyCacheSchema = "empty_cache() -> int";
+
 enum Wanted : int64_t {
   kWantInput = 1,
   kWantWeightIh = 2,

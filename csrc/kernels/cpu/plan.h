@@ -15,7 +15,7 @@ struct RecurrencePlan {
 // Below this many multiply-adds a thread costs less than it brings (waking one: about 1 us).
 constexpr int64_t kLeastThreadWork = 50'000;
 // ... and in every step, where threads meet at a barrier (about 0.2 us).
-constexpr int64_t kLeastStepWork = 8'000;
+constexpr int64_t kLeastStepWork = 5'000;
 
 // Threads that are worth having, of those allowed. rows: of all steps together.
 FASTSEQ_HD int64_t useful_threads(Cell cell, int64_t rows, int64_t hidden, int64_t state,

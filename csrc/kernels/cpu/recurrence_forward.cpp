@@ -210,11 +210,12 @@ struct ForwardSlice {
         }
       }
     };
-    const auto fetch_cell = [&](int64_t panel, int64_t row, Lines& lines) __attribute__((always_inline)) {
-      const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
-      const int64_t n = a.hidden - u < per ? a.hidden - u : per;
-      fetch_block(at0 + row, u, n, lines);
-    };
+    const auto fetch_cell = [&](int64_t panel, int64_t row, Lines& lines)
+                                __attribute__((always_inline)) {
+                                  const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
+                                  const int64_t n = a.hidden - u < per ? a.hidden - u : per;
+                                  fetch_block(at0 + row, u, n, lines);
+                                };
     for_each_tile<D, kWideOf<C>>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.h_stride, all.h_stride, count, fetch_cell,
                                  run_cell);

@@ -12,8 +12,8 @@ constexpr int64_t kInnerBlock = 512;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
 
-// Cache lines to ask for, one at a time, while a product runs: its epilogue's. Asked for all at once
-// they are more than a core can have on the way, and the rest is dropped.
+// Cache lines to ask for, one at a time, while a product runs: its epilogue's. Asked for all at
+// once they are more than a core can have on the way, and the rest is dropped.
 class Lines {
  public:
   FASTSEQ_INLINE void clear() { count_ = 0; }
@@ -137,8 +137,8 @@ FASTSEQ_INLINE void each_tile(int64_t rows, const F& f) {
 
 // For every panel of [p0, p1) and every row: epilogue(panel, row, tile of that row).
 // Panels outermost: a panel is read from memory once and stays in cache for all the rows.
-// fetch(panel, row, lines) names what the epilogue will touch, to be asked for during the tile's last
-// product: rows lie kilobytes apart, so the hardware does not see those lines coming.
+// fetch(panel, row, lines) names what the epilogue will touch, to be asked for during the tile's
+// last product: rows lie kilobytes apart, so the hardware does not see those lines coming.
 template <class D, int kWide, class Fetch, class Epilogue>
 FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Item* packed,
                                   int64_t p0, int64_t p1, const typename D::Item* state,
@@ -166,7 +166,8 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
             for (int64_t r = 0; r < n; ++r) fetch(p, row + r, lines);
           }
           product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
-                               panel + g0 * inner_step, count, out, g0 > 0, last ? &lines : nullptr);
+                               panel + g0 * inner_step, count, out, g0 > 0,
+                               last ? &lines : nullptr);
           if (last) {
             for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
           }

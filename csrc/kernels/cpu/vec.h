@@ -249,8 +249,9 @@ FASTSEQ_INLINE Reduced reduced(VFloat x) {
   return {(x - n * 0.693359375f) - n * -2.12194440e-4f, bits_as<IFloat>(shifted) << 23};
 }
 
-// The polynomials are fitted for the least relative error (of exp 2.0e-9, of exp - 1 1.3e-8); sigmoid
-// and tanh are within 2.5 ulp. A division costs no more than an estimate and its Newton step here.
+// The polynomials are fitted for the least relative error (of exp 2.0e-9, of exp - 1 1.3e-8);
+// sigmoid and tanh are within 2.5 ulp. A division costs no more than an estimate and its Newton
+// step here.
 FASTSEQ_INLINE VFloat sigmoid_of(VFloat x) {
   const Reduced y = reduced(bounded(-x, -87.0f, 87.0f));
   VFloat p = 1.3843559427e-3f * y.r + 8.3742355928e-3f;
