@@ -61,16 +61,30 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
       for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
     }
   }
+  const auto state_of = [&](int64_t g, int r) __attribute__((always_inline)) {
+    return D::state(state + (kPacked ? (g * kRows + r) * D::kPair : r * stride + g * D::kPair));
+  };
   const auto multiply = [&](int64_t g) __attribute__((always_inline)) {
-    Vec<A> w[kWide];
+    if constexpr (kRegisters >= 32) {  // a row of weights stays in registers, rows come and go
+      Vec<A> w[kWide];
 #pragma GCC unroll 8
-    for (int v = 0; v < kWide; ++v) w[v] = D::weights(panel + v * L * D::kPair);
+      for (int v = 0; v < kWide; ++v) w[v] = D::weights(panel + v * L * D::kPair);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const Vec<A> s =
-          D::state(state + (kPacked ? (g * kRows + r) * D::kPair : r * stride + g * D::kPair));
+      for (int r = 0; r < kRows; ++r) {
+        const Vec<A> s = state_of(g, r);
 #pragma GCC unroll 8
-      for (int v = 0; v < kWide; ++v) D::add(sum[r][v], s, w[v]);
+        for (int v = 0; v < kWide; ++v) D::add(sum[r][v], s, w[v]);
+      }
+    } else {  // the other way round: fewer of them
+      Vec<A> s[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) s[r] = state_of(g, r);
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) {
+        const Vec<A> w = D::weights(panel + v * L * D::kPair);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) D::add(sum[r][v], s[r], w);
+      }
     }
     panel += kWide * L * D::kPair;
   };
@@ -91,10 +105,18 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
   }
 }
 
-// The most rows whose sums, one row of weights and one broadcast fit in the registers.
+// The most rows whose sums fit in the registers, beside what a product reads (and, where there is
+// no fused multiply-add, the product).
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr int kFused = 1;
+#else
+constexpr int kFused = 0;
+#endif
 template <int kWide>
-constexpr int kMostRows =
-    (kRegisters - kWide - 2) / kWide < 8 ? (kRegisters - kWide - 2) / kWide : 8;
+constexpr int kFittingRows =
+    kRegisters >= 32 ? (kRegisters - kWide - 2) / kWide : (kRegisters - 2 + kFused) / (kWide + 1);
+template <int kWide>
+constexpr int kMostRows = kFittingRows<kWide> < 8 ? kFittingRows<kWide> : 8;
 
 template <class D, int kWide, int kPitch, bool kPacked, int kRows = kMostRows<kPitch>>
 FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state, int64_t stride,
