@@ -1,9 +1,25 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and what a run in several processes needs."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is loaded. A thread that spins for work takes a core from the other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Files that take longest, longest first: what a process begins last should be short.
+LONGEST = ["test_packaging.py", "test_capabilities.py", "test_benchmarks.py", "test_layer.py"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start with the longest files where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        place = {name: i for i, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture

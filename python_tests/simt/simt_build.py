@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +41,16 @@ def fingerprint() -> str:
 
 
 def compile_library(sources: list[Path], library: Path, *options: str) -> None:
-    """Compile each source, one after another, and link them."""
-    objects = []
-    for source in sources:
-        objects.append(library.with_name(f"{library.stem}-{source.name}.o"))
-        subprocess.run(
-            [compiler(), *FLAGS, *options, "-x", "c++", "-c", str(source), "-o", str(objects[-1])],
-            check=True,
-        )
+    """Compile the sources, two at a time, and link them."""
+
+    def compiled(source: Path) -> Path:
+        to = library.with_name(f"{library.stem}-{source.name}.o")
+        command = [compiler(), *FLAGS, *options, "-x", "c++", "-c", str(source), "-o", str(to)]
+        subprocess.run(command, check=True)
+        return to
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compiled, sources))
     lib = Path(torch.__file__).parent / "lib"
     subprocess.run(
         [compiler(), "-shared", *map(str, objects), f"-L{lib}", "-ltorch_cpu", "-o", str(library)],
@@ -59,11 +63,15 @@ def compile_library(sources: list[Path], library: Path, *options: str) -> None:
 def build(folder: Path) -> Path:
     """The library of all ops, built in ``folder`` unless it stands there already."""
     library = folder / f"simt-{fingerprint()}.so"
-    if not library.exists():
+    with (folder / "lock").open("w") as lock:  # of pytest's processes one builds, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if library.exists():
+            return library
         for stale in folder.glob("simt-*.so"):
             stale.unlink()
         sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
         sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
+        sources.append(ROOT / "csrc/ops/memory.cpp")
         include = Path(torch.__file__).parent / "include"
         partial = library.with_suffix(f".{os.getpid()}")
         compile_library([*sources, HERE / "machine.cpp"], partial, "-isystem", str(include))
