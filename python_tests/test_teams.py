@@ -150,6 +150,31 @@ def test_python_threads_side_by_side(
     assert wrong == []
 
 
+@each_case
+def test_slices_that_begin_late(cell: Cell, project: int | None) -> None:
+    """Backwards, a slice of short rows has nothing to do at first, and nobody to wait for."""
+    sizes = [3] * 15 + [14, 14, 13, 12]
+    sizes.sort(reverse=True)
+    forward = whole_layer(cell, sizes=sizes, hidden=131, project=project, dtype=torch.float32)
+    forward["reverse"] = True
+    torch.set_num_threads(1)
+    expected = ops.layer(**forward, save=False).y
+    torch.set_num_threads(16)
+    wrong: list[int] = []
+
+    def work(caller: int) -> None:
+        for _ in range(10):
+            if not torch.equal(ops.layer(**forward, save=False).y, expected):
+                wrong.append(caller)
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
 class Trained(Dataset[torch.Tensor]):
     """A data set whose workers take a training step: with two threads, a team of units."""
 
