@@ -47,7 +47,13 @@ std::map<std::string, int64_t> plan_recurrence(int64_t cell, int64_t steps, int6
   const auto kind = static_cast<fastseq::Cell>(cell);
   const int64_t useful =
       fastseq::useful_threads(kind, steps * batch, hidden, state, input, threads);
-  const auto plan = fastseq::plan_recurrence(kind, batch, hidden, state, hidden, useful);
+  // Units that a thread takes whole: a vector of float32 of each gate, or four of a plain cell.
+  const int64_t lanes = fastseq::capability() >= fastseq::Capability::kAvx512 ? 16
+                        : fastseq::capability() == fastseq::Capability::kAvx2 ? 8
+                                                                              : 4;
+  const int64_t block = fastseq::gates_of(kind) > 1 ? lanes : 4 * lanes;
+  const int64_t panels = (hidden + block - 1) / block;
+  const auto plan = fastseq::plan_recurrence(kind, batch, hidden, state, panels, useful);
   return {{"threads", useful}, {"batches", plan.batches}, {"units", plan.units}};
 }
 

@@ -111,9 +111,8 @@ def layer_backward(
     wanted: int,
 ) -> LayerBackward:
     """Gradients of ``layer``; arguments as forward returned them, ``wanted`` of ``Wanted``."""
-    refuse_gradients(
-        grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, x, y, gates, cells, h0, c0, weight_ih
-    )
+    refuse_gradients(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells)
+    refuse_gradients(x, y, gates, cells, h0, c0, weight_ih, weight_hh, weight_hr)
     return LayerBackward(
         *torch.ops.fastseq.layer_backward(
             grad_y,
@@ -197,5 +196,5 @@ def _layer_backward_fake(
         new(Wanted.WEIGHT_HH, [width, state]),
         new(Wanted.BIASES, [width]),
         new(Wanted.BIASES, [width]),
-        new(Wanted.WEIGHT_HR, [state, hidden]),
+        new(Wanted.WEIGHT_HR, [state, hidden] if weight_hr is not None else [0]),
     )

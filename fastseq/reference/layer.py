@@ -19,8 +19,10 @@ def _biases(
     kind: Cell, bias_ih: Tensor | None, bias_hh: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Biases as the input product and the recurrence take them: (input side, GRU's b_hn)."""
-    if bias_ih is None or bias_hh is None:
+    if bias_hh is None:
         return bias_ih, None
+    if bias_ih is None:
+        bias_ih = torch.zeros_like(bias_hh)
     if kind != Cell.GRU:
         return bias_ih + bias_hh, None
     hidden = bias_ih.shape[0] // 3
@@ -109,14 +111,14 @@ def layer_backward(
     if wanted & Wanted.BIASES:
         grad_b = _rows(grad_pre).sum(0)
         grad_d = torch.cat([_rows(side).sum(0) for side in sides])
-    if wanted & Wanted.WEIGHT_HR:
+    if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
         before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
         grad_r = _rows(grad_aux).t() @ _rows(before)
     return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+    return x.flatten(0, -2)
 
 
 def _previous_states(y: Tensor, h0: Tensor, batch_sizes: Tensor, reverse: bool) -> Tensor:

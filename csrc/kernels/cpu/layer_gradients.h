@@ -34,13 +34,18 @@ struct TransposedProduct {
   static constexpr int64_t L = lanes_of<A>;
   static constexpr int64_t kTileRow = kPlainWide * L;
   static constexpr int64_t kRowBlock = kInnerBlock * D::kPair;  // rows packed at a time
+  // Terms that are added one to the other before their sum joins the total: a single chain over
+  // thousands of rows would lose digits that a BLAS library keeps.
+  static constexpr int64_t kChain = 64;
+  static constexpr int64_t kColumnChain = 32;
 
   const S* x;  // [rows, x_stride], from its first column here on
   int64_t rows, x_stride, x_columns;
-  Item* packed_x;  // [tile][group][row of tile]
-  Item* packed_y;  // one panel
-  A* column_sums;  // [column of X]
-  A* sums;         // of each Y, [panel][column of X][tile row]
+  Item* packed_x;         // [tile][group][row of tile]
+  Item* packed_y;         // one panel
+  A* column_sums;         // [column of X], of a chain
+  double* column_totals;  // [column of X]
+  A* sums;                // of each Y, [panel][column of X][tile row]
   int64_t bytes;
 
   static constexpr int64_t panels_of(int64_t columns) {
@@ -56,6 +61,7 @@ struct TransposedProduct {
     packed_x = block.take<Item>(groups * x_columns * D::kPair + 2 * L);
     packed_y = block.take<Item>(groups * kTileRow * D::kPair);
     column_sums = block.take<A>(whole_vectors<A>(x_columns) + L);
+    column_totals = block.take<double>(whole_vectors<A>(x_columns) + L);
     sums = block.take<A>(y_panels * x_columns * kTileRow);
     bytes = block.used;
   }
@@ -63,7 +69,10 @@ struct TransposedProduct {
   template <class... Ys>
   FASTSEQ_INLINE void run(S* out_sums, const Target<S, Ys>&... targets) const {
     if (!out_sums && !(targets.out || ...)) return;
-    if (out_sums) fill_row(column_sums, whole_vectors<A>(x_columns));
+    if (out_sums) {
+      fill_row(column_sums, whole_vectors<A>(x_columns));
+      fill_row(column_totals, whole_vectors<A>(x_columns));
+    }
     for (int64_t n0 = 0; n0 < rows; n0 += kRowBlock) {
       const int64_t n = rows - n0 < kRowBlock ? rows - n0 : kRowBlock;
       if ((targets.out || ...)) pack_x(n0, n);
@@ -71,7 +80,10 @@ struct TransposedProduct {
       A* to = sums;
       (add(targets, n0, n, to), ...);
     }
-    if (out_sums) store_row<A>(out_sums, column_sums, x_columns);
+    if (out_sums) {
+      for (int64_t u = 0; u < x_columns; ++u) column_sums[u] = static_cast<A>(column_totals[u]);
+      store_row<A>(out_sums, column_sums, x_columns);
+    }
     const A* from = sums;
     (save(targets, from), ...);
   }
@@ -106,6 +118,11 @@ struct TransposedProduct {
         const V row = load_n<A>(x + n * x_stride + u, x_columns - u);
         store<A>(column_sums + u, load<A>(column_sums + u) + row);
       }
+      if ((n + 1) % kColumnChain != 0 && n + 1 < rows) continue;
+      for (int64_t u = 0; u < x_columns; ++u) {
+        column_totals[u] += column_sums[u];
+        column_sums[u] = 0;
+      }
     }
   }
 
@@ -120,8 +137,13 @@ struct TransposedProduct {
       pack_y(target, n0, count, column, wide);
       each_tile<kPlainWide>(
           x_columns, [&](int64_t row, int64_t height) __attribute__((always_inline)) {
-            product_of<D, kPlainWide, true>(wide, height, packed_x + row * groups * D::kPair, 0,
-                                            packed_y, groups, to + row * kTileRow, n0 > 0);
+            const Item* const from = packed_x + row * groups * D::kPair;
+            for (int64_t g = 0; g < groups; g += kChain) {
+              const int64_t links = groups - g < kChain ? groups - g : kChain;
+              product_of<D, kPlainWide, true>(wide, height, from + g * height * D::kPair, 0,
+                                              packed_y + g * wide * L * D::kPair, links,
+                                              to + row * kTileRow, n0 + g > 0);
+            }
           });
       to += x_columns * kTileRow;
     }

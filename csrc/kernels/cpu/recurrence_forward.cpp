@@ -256,7 +256,7 @@ struct ForwardSlice {
       }
     });
     place.meet();
-    int64_t before = batch.size();
+    int64_t before = 0;  // rows that took part in the step before
     for (int64_t s = 0; s < a.seq.steps; ++s) {
       const int64_t t = a.seq.at(s), count = active(t);
       if (place.unit == 0) {
@@ -337,8 +337,11 @@ struct Forward {
       const int64_t n = batch_slice(a.seq, i, plan.batches).size();
       rows = n > rows ? n : rows;
     }
-    const int64_t panels = panel_count<D>(gate_shape(a, a.state));
-    return Chunk<D>(a, rows, (panels + plan.units - 1) / plan.units, nullptr).bytes;
+    // Shares of panels differ by one, and the fewer panels, the more rows a chunk has.
+    const int64_t panels = panel_count<D>(gate_shape(a, a.state)), least = panels / plan.units;
+    const int64_t few = Chunk<D>(a, rows, least, nullptr).bytes;
+    const int64_t many = Chunk<D>(a, rows, least + 1, nullptr).bytes;
+    return few > many ? few : many;
   }
 
   static void run(const RecurrenceForward& a, const Member& member, char* team, char* own) {

@@ -48,18 +48,10 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
   using A = typename D::Sum;
   constexpr int64_t L = lanes_of<A>;
   Vec<A> sum[kRows][kWide];
-  if (accumulate) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kWide; ++v) sum[r][v] = load<A>(out + (r * kPitch + v) * L);
-    }
-  } else {
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
-    }
+    for (int v = 0; v < kWide; ++v) sum[r][v] = Vec<A>{};
   }
   const auto state_of = [&](int64_t g, int r) __attribute__((always_inline)) {
     return D::state(state + (kPacked ? (g * kRows + r) * D::kPair : r * stride + g * D::kPair));
@@ -98,6 +90,13 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
     }
   }
   for (; g < groups; ++g) multiply(g);
+  if (accumulate) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) sum[r][v] += load<A>(out + (r * kPitch + v) * L);
+    }
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8

@@ -224,14 +224,19 @@ FASTSEQ_INLINE Vec<A> rounded_to(Vec<A> v) {
 
 // ---- exp, sigmoid, tanh ----------------------------------------------------------------------
 
-// x no further from zero than `low` and `high`. NaN stays NaN: where one operand is NaN, the
-// instructions return their second.
-FASTSEQ_INLINE VFloat bounded(VFloat x, float low, float high) {
+// x, or the bound that it exceeds. NaN stays NaN: where one operand is NaN, the instructions return
+// their second.
+FASTSEQ_INLINE VFloat at_most(VFloat x, float high) {
 #if defined(__AVX512F__)
-  const __m512 below = _mm512_min_ps(_mm512_set1_ps(high), bits_as<__m512>(x));
-  return bits_as<VFloat>(_mm512_max_ps(_mm512_set1_ps(low), below));
+  return bits_as<VFloat>(_mm512_min_ps(_mm512_set1_ps(high), bits_as<__m512>(x)));
 #else
-  x = (x > high) ? VFloat{} + high : x;
+  return (x > high) ? VFloat{} + high : x;
+#endif
+}
+FASTSEQ_INLINE VFloat at_least(VFloat x, float low) {
+#if defined(__AVX512F__)
+  return bits_as<VFloat>(_mm512_max_ps(_mm512_set1_ps(low), bits_as<__m512>(x)));
+#else
   return (x < low) ? VFloat{} + low : x;
 #endif
 }
@@ -253,7 +258,7 @@ FASTSEQ_INLINE Reduced reduced(VFloat x) {
 // sigmoid and tanh are within 2.5 ulp. A division costs no more than an estimate and its Newton
 // step here.
 FASTSEQ_INLINE VFloat sigmoid_of(VFloat x) {
-  const Reduced y = reduced(bounded(-x, -87.0f, 87.0f));
+  const Reduced y = reduced(at_least(at_most(-x, 87.0f), -87.0f));
   VFloat p = 1.3843559427e-3f * y.r + 8.3742355928e-3f;
   p = p * y.r + 4.1668009013e-2f;
   p = p * y.r + 1.6666430235e-1f;
@@ -264,9 +269,12 @@ FASTSEQ_INLINE VFloat sigmoid_of(VFloat x) {
   return (x < -87.5f) ? VFloat{} : 1.0f / (1.0f + e);
 }
 
-// By exp(2x) - 1, which keeps its relative accuracy near zero.
+// By e = exp(2|x|) - 1, which keeps its relative accuracy near zero, as e / (e + 2), which keeps it
+// near one; of a negative x, e would lose what 1 - tanh^2 needs.
 FASTSEQ_INLINE VFloat tanh_of(VFloat x) {
-  const Reduced y = reduced(bounded(x + x, -18.1f, 18.1f));  // beyond, it rounds to 1
+  const IFloat sign = bits_as<IFloat>(x) & static_cast<int32_t>(0x80000000);
+  const VFloat a = bits_as<VFloat>(bits_as<IFloat>(x) ^ sign);
+  const Reduced y = reduced(at_most(a + a, 18.1f));  // beyond, it rounds to 1
   VFloat p = 1.3882509666e-3f * y.r + 8.3665801212e-3f;
   p = p * y.r + 4.1667200625e-2f;
   p = p * y.r + 1.6666543484e-1f;
@@ -274,7 +282,7 @@ FASTSEQ_INLINE VFloat tanh_of(VFloat x) {
   p = p * y.r * y.r + y.r;  // exp(r) - 1
   const VFloat scale = bits_as<VFloat>(y.power + 0x3f800000);
   const VFloat e = scale * p + (scale - 1.0f);
-  return e / (e + 2.0f);
+  return bits_as<VFloat>(bits_as<IFloat>(e / (e + 2.0f)) | sign);
 }
 
 // exp the same way for double, with a longer polynomial.
