@@ -33,6 +33,7 @@ for cell in Cell:
 def test_a_training_step_takes_no_more_than_torch_nns() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GROWTH, str(BENCHMARKS)],
+        cwd=Path(__file__).parent,  # not the root: its fastseq/ would hide an installed one
         capture_output=True,
         text=True,
         timeout=300,

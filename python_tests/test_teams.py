@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,6 +242,12 @@ def test_more_threads_than_cores(
     code = STEPS if cores is None else "import os; os.sched_setaffinity(0, {0})\n" + STEPS
     command = [sys.executable, "-c", code, *([] if threads is None else [str(threads)])]
     ran = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=environment,
+        cwd=Path(__file__).parent,  # not the root: its fastseq/ would hide an installed one
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
