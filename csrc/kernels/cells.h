@@ -13,9 +13,13 @@
 
 namespace fastseq {
 
+template <class V>
+constexpr const V* kNoZone = nullptr;
+
 // What a cell reads and leaves at one step.
 //   x[G]      input side of the pre-activations        r[G]  recurrent side, W_hh h' (+ b_hn)
 //   cache[C]  activations that backward needs; C = 0 where h alone is enough
+//   zone      1 where c stays c' (zoneout), else 0; null without it
 struct LstmCell {
   static constexpr int kGates = 4;
   static constexpr int kCached = 4;  // i, f, g, o
@@ -24,13 +28,14 @@ struct LstmCell {
   static constexpr bool kSplitsGates = false;    // do input and recurrent side differ in gradient?
 
   template <class M, class V>
-  static FASTSEQ_HD void forward(const V* x, const V* r, V /*h_prev*/, V c_prev, V* cache, V& c,
-                                 V& h) {
+  static FASTSEQ_HD void forward(const V* x, const V* r, V /*h_prev*/, V c_prev, const V* zone,
+                                 V* cache, V& c, V& h) {
     const V i = M::sigmoid(x[0] + r[0]);
     const V f = M::sigmoid(x[1] + r[1]);
     const V g = M::tanh(x[2] + r[2]);
     const V o = M::sigmoid(x[3] + r[3]);
     c = f * c_prev + i * g;
+    if (zone) c = (1 - *zone) * c + *zone * c_prev;
     h = o * M::tanh(c);
     cache[0] = i;
     cache[1] = f;
@@ -42,16 +47,21 @@ struct LstmCell {
   // dc: gradient of c from the step after; becomes the gradient of c'.
   template <class M, class V>
   static FASTSEQ_HD void backward(const V* cache, V /*h*/, V c, V /*h_prev*/, V c_prev, V dh,
-                                  const V* extra, V* dx, V* dr, V& dc, V& /*dh_direct*/) {
+                                  const V* extra, const V* zone, V* dx, V* dr, V& dc,
+                                  V& /*dh_direct*/) {
     const V i = cache[0], f = cache[1], g = cache[2], o = cache[3];
     const V tc = M::tanh(c);
-    const V d_c = dc + dh * o * (1 - tc * tc);
+    V d_c = dc + dh * o * (1 - tc * tc), kept{};
+    if (zone) {
+      kept = d_c * *zone;
+      d_c = d_c - kept;
+    }
     dx[0] = (d_c * g + extra[0]) * i * (1 - i);
     dx[1] = (d_c * c_prev + extra[1]) * f * (1 - f);
     dx[2] = (d_c * i + extra[2]) * (1 - g * g);
     dx[3] = (dh * tc + extra[3]) * o * (1 - o);
     for (int k = 0; k < kGates; ++k) dr[k] = dx[k];
-    dc = d_c * f;
+    dc = d_c * f + kept;
   }
 };
 
@@ -63,8 +73,8 @@ struct GruCell {
   static constexpr bool kSplitsGates = true;
 
   template <class M, class V>
-  static FASTSEQ_HD void forward(const V* x, const V* r, V h_prev, V /*c_prev*/, V* cache, V& /*c*/,
-                                 V& h) {
+  static FASTSEQ_HD void forward(const V* x, const V* r, V h_prev, V /*c_prev*/, const V* /*zone*/,
+                                 V* cache, V& /*c*/, V& h) {
     const V reset = M::sigmoid(x[0] + r[0]);
     const V z = M::sigmoid(x[1] + r[1]);
     const V n = M::tanh(x[2] + reset * r[2]);
@@ -77,7 +87,8 @@ struct GruCell {
 
   template <class M, class V>
   static FASTSEQ_HD void backward(const V* cache, V /*h*/, V /*c*/, V h_prev, V /*c_prev*/, V dh,
-                                  const V* extra, V* dx, V* dr, V& /*dc*/, V& dh_direct) {
+                                  const V* extra, const V* /*zone*/, V* dx, V* dr, V& /*dc*/,
+                                  V& dh_direct) {
     const V reset = cache[0], z = cache[1], n = cache[2], q = cache[3];
     dx[2] = (dh * (1 - z) + extra[2]) * (1 - n * n);
     dx[1] = (dh * (h_prev - n) + extra[1]) * z * (1 - z);
@@ -98,15 +109,15 @@ struct ElmanCell {
   static constexpr bool kSplitsGates = false;
 
   template <class M, class V>
-  static FASTSEQ_HD void forward(const V* x, const V* r, V /*h_prev*/, V /*c_prev*/, V* /*cache*/,
-                                 V& /*c*/, V& h) {
+  static FASTSEQ_HD void forward(const V* x, const V* r, V /*h_prev*/, V /*c_prev*/,
+                                 const V* /*zone*/, V* /*cache*/, V& /*c*/, V& h) {
     h = kRelu ? M::relu(x[0] + r[0]) : M::tanh(x[0] + r[0]);
   }
 
   template <class M, class V>
   static FASTSEQ_HD void backward(const V* /*cache*/, V h, V /*c*/, V /*h_prev*/, V /*c_prev*/,
-                                  V dh, const V* /*extra*/, V* dx, V* dr, V& /*dc*/,
-                                  V& /*dh_direct*/) {
+                                  V dh, const V* /*extra*/, const V* /*zone*/, V* dx, V* dr,
+                                  V& /*dc*/, V& /*dh_direct*/) {
     dx[0] = kRelu ? M::relu_gradient(h, dh) : dh * (1 - h * h);
     dr[0] = dx[0];
   }

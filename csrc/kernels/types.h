@@ -51,17 +51,57 @@ struct Sequence {
   const int64_t* batch_sizes;  // [T], non-increasing; null when every row has T steps
   const int64_t* offsets;      // [T + 1], sums of batch_sizes; null likewise
   bool reverse;                // the recurrence runs from the last step to the first
+  // [B] place in the batch of each sorted row, where rows are stored [T, B] as the batch came,
+  // those beyond a length included; null where they are stored as they take part.
+  const int64_t* order;
 
   FASTSEQ_HD int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch; }
   FASTSEQ_HD int64_t offset(int64_t t) const { return offsets ? offsets[t] : t * batch; }
   FASTSEQ_HD int64_t rows() const { return offset(steps); }
+  // Where row b is in the batch, and where its step t is stored.
+  FASTSEQ_HD int64_t place(int64_t b) const { return order ? order[b] : b; }
+  FASTSEQ_HD int64_t row(int64_t t, int64_t b) const {
+    return order ? t * batch + order[b] : offset(t) + b;
+  }
   // Step number s of the recurrence, in the order in which it runs.
   FASTSEQ_HD int64_t at(int64_t s) const { return reverse ? steps - 1 - s : s; }
   // The row that holds the state before step t of batch row b; -1: it is the initial state.
   FASTSEQ_HD int64_t previous_row(int64_t t, int64_t b) const {
     const int64_t p = reverse ? t + 1 : t - 1;
     if (p < 0 || p >= steps || b >= active(p)) return -1;
-    return offset(p) + b;
+    return row(p, b);
+  }
+};
+
+// What a layer may do beside the plain recurrence; null: it does not.
+struct Extras {
+  const bool* reset;    // [T, B]      the state is replaced before this step ...
+  const void* reset_h;  // S [B, R]    ... by this, or by zeros
+  const void* reset_c;  // S [B, H]
+  const void* drop;     // S [B, R]    factors of h' where W_hh reads it
+  const void* zone_h;   // S [N, R]    1 where h stays as it was before the step, else 0
+  const void* zone_c;   // S [N, H]    the same of c
+  const void* norm_hh;  // S [G*H]     gains of a layer norm of W_hh h'
+  const void* norm_c;   // S [H]       gain and bias of one of c, on its way to h; LSTM only
+  const void* norm_c_bias;
+  double epsilon;  // of both
+
+  // Whether the state before step t of row b is replaced. A mark stands between a step and the one
+  // before it in time, and the recurrence crosses it in either direction.
+  FASTSEQ_HD bool resets(const Sequence& seq, int64_t t, int64_t b) const {
+    if (!reset) return false;
+    if (!seq.reverse) return reset[t * seq.batch + seq.place(b)];
+    return seq.previous_row(t, b) >= 0 && reset[(t + 1) * seq.batch + seq.place(b)];
+  }
+  // Whether the state after step t is replaced before the next one.
+  FASTSEQ_HD bool resets_after(const Sequence& seq, int64_t t, int64_t b) const {
+    if (!reset) return false;
+    const int64_t next = seq.reverse ? t - 1 : t + 1;
+    return next >= 0 && next < seq.steps && b < seq.active(next) && resets(seq, next, b);
+  }
+  // Whether even the first step finds its state replaced.
+  FASTSEQ_HD bool resets_first(const Sequence& seq, int64_t b) const {
+    return reset && !seq.reverse && seq.steps > 0 && b < seq.active(0) && reset[seq.place(b)];
   }
 };
 
@@ -97,6 +137,8 @@ struct RecurrenceForward {
   LayerInput in;          // instead of pre
   const void* bias_ih;    // S [G*H]     with x; may be null, like bias_hh
   const void* bias_hh;    // S [G*H]     of a cell that splits gates, the last H are bias_hn
+  Extras extra;
+  void* products;  // S [N, G*H]  W_hh h', with a layer norm; null when nothing is to be saved
 };
 
 struct RecurrenceBackward {
@@ -122,13 +164,24 @@ struct RecurrenceBackward {
   void* grad_h0;           // S [B, R]
   void* grad_c0;           // S [B, H]
   // With x, the gradients of all that the layer reads; each may be null.
-  LayerInput in;
-  void* grad_x;          // S [N, I]
-  void* grad_weight_ih;  // S [G*H, I]
-  void* grad_weight_hh;  // S [G*H, R]
-  void* grad_weight_hr;  // S [R, H]
-  void* grad_bias;       // S [G*H]
-  void* grad_bias_hn;    // S [H]        of a cell that splits gates
+  LayerInput in{};
+  void* grad_x = nullptr;          // S [N, I]
+  void* grad_weight_ih = nullptr;  // S [G*H, I]
+  void* grad_weight_hh = nullptr;  // S [G*H, R]
+  void* grad_weight_hr = nullptr;  // S [R, H]
+  void* grad_bias = nullptr;       // S [G*H]
+  void* grad_bias_hn = nullptr;    // S [H]        of a cell that splits gates
+  Extras extra{};
+  void* grad_reset_h = nullptr;  // S [B, R]
+  void* grad_reset_c = nullptr;  // S [B, H]
+  // With a layer norm: what forward saved, rows of scratch whose sums are the gradients of gains
+  // and biases, and those gradients.
+  const void* products = nullptr;  // S [N, G*H]
+  void* grad_products = nullptr;   // S [N, G*H]   gradient of W_hh h'
+  void* rows_hh = nullptr;         // S [N, G*H]
+  void* rows_c = nullptr;          // S [N, 2*H]   gain, bias
+  void* grad_norm_hh = nullptr;    // S [G*H]
+  void* grad_norm_c = nullptr;     // S [2*H]
 };
 
 }  // namespace fastseq

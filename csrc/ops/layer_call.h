@@ -8,18 +8,24 @@
 
 namespace fastseq::ops {
 
-// The layer's input as the kernels read it: any strides but the last.
+// The layer's input as the kernels read it: any strides but the last. Without weight_ih it is the
+// input side of the pre-activations already.
 struct InputSide {
-  Tensor x, weight_ih;
+  Tensor x;
+  OptionalTensor weight_ih;
   LayerInput in{};
 
-  InputSide(const Tensor& x_, const Tensor& weight_ih_, const Sizes& sizes, const Steps& steps,
-            const Tensor& like)
-      : x(rows_dense(x_)), weight_ih(dense(weight_ih_)) {
-    STD_TORCH_CHECK(weight_ih.dim() == 2, "fastseq::recurrence: weight_ih should be 2-D, got ",
-                    shape_string(weight_ih));
-    const int64_t I = weight_ih.size(1);
-    check_shape(weight_ih, {sizes.gates * sizes.hidden, I}, like, "weight_ih");
+  InputSide(const Tensor& x_, const OptionalTensor& weight_ih_, const Sizes& sizes,
+            const Steps& steps, const Tensor& like)
+      : x(weight_ih_ ? rows_dense(x_) : dense(x_)), weight_ih(dense(weight_ih_)) {
+    if (!weight_ih) {
+      check_shape(x, steps.shape(sizes.gates * sizes.hidden), like, "x");
+      return;
+    }
+    STD_TORCH_CHECK(weight_ih->dim() == 2, "fastseq::recurrence: weight_ih should be 2-D, got ",
+                    shape_string(*weight_ih));
+    const int64_t I = weight_ih->size(1);
+    check_shape(*weight_ih, {sizes.gates * sizes.hidden, I}, like, "weight_ih");
     check_shape(x, steps.shape(I), like, "x");
     const bool padded = x.dim() == 3;
     in = {true,
@@ -27,7 +33,7 @@ struct InputSide {
           I,
           padded ? x.stride(0) : 0,
           x.stride(padded ? 1 : 0),
-          weight_ih.const_data_ptr()};
+          weight_ih->const_data_ptr()};
   }
 
  private:
@@ -47,10 +53,11 @@ struct LayerForwardCall {
   RecurrenceForward args{};
 
   LayerForwardCall(const Tensor& x, const Tensor& h0_, const OptionalTensor& c0_,
-                   const Tensor& weight_ih, const Tensor& weight_hh_,
+                   const OptionalTensor& weight_ih, const Tensor& weight_hh_,
                    const OptionalTensor& bias_ih_, const OptionalTensor& bias_hh_,
                    const OptionalTensor& weight_hr_, const OptionalTensor& batch_sizes,
-                   int64_t code, bool reverse, bool save)
+                   int64_t code, bool reverse, bool save,
+                   const OptionalTensor& lengths = std::nullopt)
       : h0(dense(h0_)),
         weight_hh(dense(weight_hh_)),
         c0(dense(c0_)),
@@ -58,7 +65,7 @@ struct LayerForwardCall {
         bias_hh(dense(bias_hh_)),
         weight_hr(dense(weight_hr_)),
         sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
-        steps(x, batch_sizes, sizes.batch, reverse),
+        steps(x, batch_sizes, sizes.batch, reverse, lengths),
         input(x, weight_ih, sizes, steps, h0),
         out(h0, steps, sizes, checked_cell(code) == Cell::kLstm, save) {
     const int64_t H = sizes.hidden;
@@ -73,6 +80,7 @@ struct LayerForwardCall {
     args.weight_hh = weight_hh.const_data_ptr();
     args.weight_hr = pointer(weight_hr);
     args.in = input.in;
+    if (!input.in.given) args.pre = input.x.const_data_ptr();
     args.bias_ih = pointer(bias_ih);
     args.bias_hh = pointer(bias_hh);
     if (bias_hh && args.cell == Cell::kGru) {
@@ -98,19 +106,21 @@ struct LayerBackwardCall {
                     const OptionalTensor& grad_c_n, const OptionalTensor& grad_gates,
                     const OptionalTensor& grad_cells, const Tensor& x, const Tensor& y,
                     const Tensor& gates, const Tensor& cells, const Tensor& h0,
-                    const OptionalTensor& c0, const Tensor& weight_ih, const Tensor& weight_hh,
-                    const OptionalTensor& weight_hr, const OptionalTensor& batch_sizes,
-                    int64_t code, bool reverse, int64_t wanted)
+                    const OptionalTensor& c0, const OptionalTensor& weight_ih,
+                    const Tensor& weight_hh, const OptionalTensor& weight_hr,
+                    const OptionalTensor& batch_sizes, int64_t code, bool reverse, int64_t wanted,
+                    const OptionalTensor& lengths = std::nullopt)
       : time(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0, weight_hh,
-             weight_hr, batch_sizes, code, reverse),
+             weight_hr, batch_sizes, code, reverse, lengths),
         input(x, weight_ih, time.sizes, time.steps, time.h0),
         args(time.args) {
     const Sizes& n = time.sizes;
-    const int64_t GH = n.gates * n.hidden, I = input.in.size;
+    const int64_t GH = n.gates * n.hidden, I = input.in.given ? input.in.size : GH;
     const auto make = [&](int64_t flag, const std::vector<int64_t>& shape) {
       return new_tensor(y, wanted & flag ? shape : std::vector<int64_t>{0});
     };
     grad_x = make(kWantInput, time.steps.shape(I));
+    if (!input.in.given) wanted &= ~kWantWeightIh;
     grad_weight_ih = make(kWantWeightIh, {GH, I});
     grad_weight_hh = make(kWantWeightHh, {GH, n.state});
     grad_bias_ih = make(kWantBiases, {GH});

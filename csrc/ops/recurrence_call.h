@@ -2,6 +2,8 @@
 // allocation.
 #pragma once
 
+#include <algorithm>
+
 #include "../kernels/cells.h"
 #include "memory.h"
 
@@ -35,10 +37,12 @@ inline const void* pointer(const OptionalTensor& t) { return t ? t->const_data_p
 
 // A call's steps and rows; owns what Sequence points to.
 struct Steps {
-  std::vector<int64_t> batch_sizes, offsets;
+  std::vector<int64_t> batch_sizes, offsets, order;
   Sequence seq{};
 
-  Steps(const Tensor& rows, const OptionalTensor& sizes, int64_t batch, bool reverse) {
+  // sizes: of a packed batch. lengths: of the rows of a padded one.
+  Steps(const Tensor& rows, const OptionalTensor& sizes, int64_t batch, bool reverse,
+        const OptionalTensor& lengths = std::nullopt) {
     seq.batch = batch;
     seq.reverse = reverse;
     if (!sizes) {
@@ -46,8 +50,10 @@ struct Steps {
                       "fastseq::recurrence: expected a tensor of shape [T, ", batch, ", ...], got ",
                       shape_string(rows));
       seq.steps = rows.size(0);
+      if (lengths) sort_by(*lengths);
       return;
     }
+    STD_TORCH_CHECK(!lengths, "fastseq::recurrence: a packed batch has its lengths already");
     STD_TORCH_CHECK(
         sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
         "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
@@ -75,8 +81,37 @@ struct Steps {
 
   // [T, B, n] or [N, n]
   std::vector<int64_t> shape(int64_t n) const {
-    if (seq.offsets) return {seq.rows(), n};
+    if (seq.offsets && !seq.order) return {seq.rows(), n};
     return {seq.steps, seq.batch, n};
+  }
+  int64_t rows_in_memory() const { return seq.order ? seq.steps * seq.batch : seq.rows(); }
+
+ private:
+  // Rows in the order of their lengths, longest first, so that those of a step are the first ones.
+  void sort_by(const Tensor& lengths) {
+    STD_TORCH_CHECK(lengths.is_cpu() && lengths.dim() == 1 && lengths.size(0) == seq.batch &&
+                        lengths.scalar_type() == ScalarType::Long,
+                    "fastseq::recurrence: lengths should be a 1-D int64 tensor of ", seq.batch,
+                    " numbers, got shape ", shape_string(lengths));
+    const Tensor own = dense(lengths);
+    const int64_t* const length = own.const_data_ptr<int64_t>();
+    batch_sizes.assign(seq.steps, 0);
+    order.resize(seq.batch);
+    for (int64_t b = 0; b < seq.batch; ++b) {
+      STD_TORCH_CHECK(length[b] >= 0 && length[b] <= seq.steps,
+                      "fastseq::recurrence: lengths should be between 0 and the ", seq.steps,
+                      " steps of the input, got ", length[b], " for row ", b);
+      if (length[b] > 0) ++batch_sizes[length[b] - 1];
+      order[b] = b;
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t i, int64_t j) { return length[i] > length[j]; });
+    for (int64_t t = seq.steps - 2; t >= 0; --t) batch_sizes[t] += batch_sizes[t + 1];
+    offsets.assign(1, 0);
+    for (const int64_t n : batch_sizes) offsets.push_back(offsets.back() + n);
+    seq.batch_sizes = batch_sizes.data();
+    seq.offsets = offsets.data();
+    seq.order = order.data();
   }
 };
 
@@ -209,7 +244,8 @@ struct BackwardCall {
                const OptionalTensor& grad_cells_, const Tensor& y_, const Tensor& gates_,
                const Tensor& cells_, const Tensor& h0_, const OptionalTensor& c0_,
                const Tensor& weight_hh_, const OptionalTensor& weight_hr_,
-               const OptionalTensor& batch_sizes, int64_t code, bool reverse)
+               const OptionalTensor& batch_sizes, int64_t code, bool reverse,
+               const OptionalTensor& lengths = std::nullopt)
       : grad_y(dense(grad_y_)),
         grad_h_n(dense(grad_h_n_)),
         grad_c_n(dense(grad_c_n_)),
@@ -223,7 +259,7 @@ struct BackwardCall {
         c0(dense(c0_)),
         weight_hr(dense(weight_hr_)),
         sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
-        steps(y, batch_sizes, sizes.batch, reverse) {
+        steps(y, batch_sizes, sizes.batch, reverse, lengths) {
     const Cell cell = checked_cell(code);
     const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
     const bool lstm = cell == Cell::kLstm;
@@ -264,22 +300,16 @@ struct BackwardCall {
             grad_pre.mutable_data_ptr(),
             grad_aux.mutable_data_ptr(),
             grad_h0.mutable_data_ptr(),
-            lstm ? grad_c0.mutable_data_ptr() : nullptr,
-            {},
-            nullptr,
-            nullptr,
-            nullptr,
-            nullptr,
-            nullptr,
-            nullptr};
+            lstm ? grad_c0.mutable_data_ptr() : nullptr};
   }
 
   BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }
 
  private:
   void check_cells(const Tensor& t, const char* name) const {
-    STD_TORCH_CHECK(t.numel() == steps.seq.rows() * sizes.hidden && t.scalar_type() == sum_type(h0),
-                    "fastseq::recurrence_backward: ", name, " should be as forward returned it");
+    STD_TORCH_CHECK(
+        t.numel() == steps.rows_in_memory() * sizes.hidden && t.scalar_type() == sum_type(h0),
+        "fastseq::recurrence_backward: ", name, " should be as forward returned it");
   }
 };
 

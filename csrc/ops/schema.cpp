@@ -9,6 +9,8 @@ STABLE_TORCH_LIBRARY(fastseq, m) {
   m.def(fastseq::ops::kRecurrenceBackwardSchema);
   m.def(fastseq::ops::kLayerSchema);
   m.def(fastseq::ops::kLayerBackwardSchema);
+  m.def(fastseq::ops::kExtendedLayerSchema);
+  m.def(fastseq::ops::kExtendedLayerBackwardSchema);
   m.def(fastseq::ops::kEmptyCacheSchema);
   m.def(fastseq::ops::kLrnSchema);
   m.def(fastseq::ops::kLrnBackwardSchema);

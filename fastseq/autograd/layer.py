@@ -29,6 +29,8 @@ class Layer(torch.autograd.Function):
         that have none.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     @positional
     def forward(  # type: ignore[override]
@@ -107,6 +109,8 @@ class Layer(torch.autograd.Function):
 class LayerBackward(torch.autograd.Function):
     """``ops.layer_backward`` with gradients of its own, by the reference implementation."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     @positional
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -126,35 +130,25 @@ class LayerBackward(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> _Grads:  # type: ignore[override]
         """Differentiate back-propagation through time, written in PyTorch."""
         saved = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # a third derivative is wanted
-        with torch.enable_grad():
-            inputs = [
-                None if t is None or not needed else (t.view_as(t) if again else t.detach())
-                for t, needed in zip(saved, ctx.needs_input_grad, strict=False)
-            ]
-            for t in inputs:
-                if t is not None and not t.requires_grad:
-                    t.requires_grad_()
-            used: list[Any] = [s if t is None else t for s, t in zip(saved, inputs, strict=True)]
-            outputs = reference.layer_backward(*used, *ctx.options)
-            pairs = [
-                (o, g)
-                for o, g in zip(outputs, grads, strict=True)
-                if g is not None and o.requires_grad
-            ]
-            wanted = [t for t in inputs if t is not None]
-            if not pairs or not wanted:
-                return (None,) * (len(saved) + 3)
-            found = iter(
-                torch.autograd.grad(
-                    [o for o, _ in pairs],
-                    wanted,
-                    [g for _, g in pairs],
-                    create_graph=again,
-                    allow_unused=True,
-                )
-            )
-        return (*(None if t is None else next(found) for t in inputs), None, None, None)
+        places = [i for i, t in enumerate(saved) if t is not None and ctx.needs_input_grad[i]]
+        asked = [i for i, g in enumerate(grads) if g is not None]
+        if not asked or not places:
+            return (None,) * (len(saved) + 3)
+
+        def gradients(*values: Tensor) -> tuple[Tensor, ...]:
+            every = list(saved)
+            for i, value in zip(places, values, strict=True):
+                every[i] = value
+            made = reference.layer_backward(*every, *ctx.options)
+            return tuple(made[i] for i in asked)
+
+        given = [g for g in grads if g is not None]
+        outputs, pull = torch.func.vjp(gradients, *(saved[i] for i in places))[:2]
+        pulled = pull(tuple(g.to(o.dtype) for g, o in zip(given, outputs, strict=True)))
+        found: list[Tensor | None] = [None] * (len(saved) + 3)
+        for i, grad in zip(places, pulled, strict=True):
+            found[i] = grad
+        return tuple(found)
 
 
 # On CUDA there are kernels for the time loop; the products around it are ATen's.

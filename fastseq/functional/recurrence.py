@@ -6,14 +6,18 @@ The arguments are those of ``torch.lstm``, ``torch.gru`` and ``torch.rnn_tanh``;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as _dropout
+from torch.utils.checkpoint import checkpoint
 
-from fastseq.autograd import Layer
-from fastseq.ops import Cell
+from fastseq import reference
+from fastseq.autograd import ExtendedLayer, Layer
+from fastseq.functional.options import PLAIN, Options, extras, normed_input
+from fastseq.ops import KERNEL_DEVICES, Cell, Extras
 
 __all__ = ["autocasts", "gru", "lstm", "rnn", "step"]
 
@@ -32,19 +36,59 @@ def _layer(
     has_biases: bool,
     batch_sizes: Tensor | None,
     reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer in one direction: y, h_n, c_n."""
+    cells: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer in one direction: y, h_n, c_n, and the cell states of all steps if asked for."""
     weight_ih, weight_hh, *rest = params
     bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
     weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None):
-        y, h_n, c_n, _, _ = Layer.apply(*tensors, batch_sizes, int(cell), reverse)
+    if _needs_grad(tensors):
+        y, h_n, c_n, _, c = Layer.apply(*tensors, batch_sizes, int(cell), reverse)
     else:
-        y, h_n, c_n, _, _ = torch.ops.fastseq.layer(
-            *tensors, batch_sizes, int(cell), reverse, False
+        y, h_n, c_n, _, c = torch.ops.fastseq.layer(
+            *tensors, batch_sizes, int(cell), reverse, cells
         )
-    return y, h_n, c_n
+    return y, h_n, c_n, c
+
+
+def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None)
+
+
+def _extended_layer(
+    cell: Cell,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+    cells: bool,
+    extras: Extras,
+    gain_ih: Tensor | None,  # of the layer norm of W_ih x
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``_layer`` with extras."""
+    weight_hh, *rest = params[1:]
+    weight_ih: Tensor | None = params[0]
+    bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
+    weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    if gain_ih is not None:
+        x, bias_hh = normed_input(cell, x, params[0], bias_ih, bias_hh, gain_ih, extras.epsilon)
+        weight_ih = bias_ih = None
+    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    code = int(cell)
+    if x.device.type not in KERNEL_DEVICES:
+        made = reference.extended_layer(*tensors, batch_sizes, extras, code, reverse)
+        y, h_n, c_n, _, c, _ = made
+    elif _needs_grad((*tensors, *extras[:-1])):
+        y, h_n, c_n, _, c, _ = ExtendedLayer.apply(*tensors, batch_sizes, *extras, code, reverse)
+    else:
+        y, h_n, c_n, _, c, _ = torch.ops.fastseq.extended_layer(
+            *tensors, batch_sizes, *extras, code, reverse, cells
+        )
+    return y, h_n, c_n, c
 
 
 def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
@@ -113,7 +157,7 @@ def step(
     """
     input, states, params = _prepared(input, states, params)
     c0 = states[1] if len(states) == 2 else None
-    _, h, c = _layer(
+    _, h, c, _ = _layer(
         cell, input.unsqueeze(0), states[0], c0, params, has_biases, None, reverse=False
     )
     return h, c
@@ -131,9 +175,12 @@ def _recurrent(
     bidirectional: bool,
     batch_first: bool,
     batch_sizes: Tensor | None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    options: Options,
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
     input, states, params = _prepared(input, states, params)
+    if options is not PLAIN:
+        options = _cast(options, input)
     if batch_sizes is None and batch_first:
         input = input.transpose(0, 1)
     if input.shape[0] == 0:
@@ -144,25 +191,74 @@ def _recurrent(
     c0 = states[1].unbind(0) if len(states) == 2 else [None] * len(h0)
     h_n: list[Tensor] = []
     c_n: list[Tensor] = []
+    cells: list[Tensor] = []
     x = input
     for layer in range(num_layers):
         outputs = []
+        cells = []
         for direction in range(directions):
             i = layer * directions + direction
             own = params[i * each : (i + 1) * each]
-            y, h, c = _layer(
-                cell, x, h0[i], c0[i], own, has_biases, batch_sizes, reverse=direction == 1
-            )
+            args = (cell, x, h0[i], c0[i], own, has_biases, batch_sizes, direction == 1)
+            if options is PLAIN:
+                y, h, c, c_all = _layer(*args)
+            else:
+                y, h, c, c_all = _with_options(options, i, train, args)
             outputs.append(y)
             h_n.append(h)
             c_n.append(c)
+            cells.append(c_all)
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         if dropout > 0 and train and layer < num_layers - 1:
             x = _dropout(x, dropout, training=True)
+    c_seq = torch.cat(cells, -1).to(x.dtype) if options.cell_states else None
     if batch_sizes is None and batch_first:
         x = x.transpose(0, 1)
+        c_seq = None if c_seq is None else c_seq.transpose(0, 1)
     finals = [h_n, c_n][: len(states)]
-    return x, tuple(f[0].unsqueeze(0) if len(f) == 1 else torch.stack(f) for f in finals)
+    stacked = tuple(f[0].unsqueeze(0) if len(f) == 1 else torch.stack(f) for f in finals)
+    return x, stacked, c_seq
+
+
+_Args = tuple[
+    Cell, Tensor, Tensor, Tensor | None, Sequence[Tensor], bool, Tensor | None, bool
+]  # of _layer
+_Made = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
+    """A layer in one direction, with whatever the options ask of it."""
+    cell, x, h0, _, params, *_ = args
+    hidden = params[1].shape[0] // cell.gates
+    if train and options.weight_dropout > 0:
+        dropped = _dropout(params[1], options.weight_dropout, training=True)
+        args = (*args[:4], [params[0], dropped, *params[2:]], *args[5:])
+    beside = extras(options, i, cell, x, h0, hidden, train)
+    gain = options.norms[i][0] if options.norms else None
+
+    layer: Callable[..., _Made] = _layer
+    if beside is not None:
+        layer = partial(_extended_layer, extras=beside, gain_ih=gain)
+    if options.recompute and torch.is_grad_enabled():
+        # No random numbers are drawn within, so there is no generator to rewind.
+        made: _Made = checkpoint(
+            layer,
+            *args,
+            cells=options.cell_states,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        return made
+    return layer(*args, cells=options.cell_states)
+
+
+def _cast(options: Options, like: Tensor) -> Options:
+    """Tensors of the options in the dtype of the layers, which autocast may have changed."""
+    by = options.reset_state
+    return options._replace(
+        reset_state=None if by is None else tuple(t.to(like.dtype) for t in by),
+        norms=[[t.to(like.dtype) for t in each] for each in options.norms],
+    )
 
 
 def lstm(
@@ -177,7 +273,8 @@ def lstm(
     batch_first: bool = False,
     *,
     batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    options: Options = PLAIN,
+) -> tuple[Tensor, ...]:
     """Long short-term memory (Hochreiter & Schmidhuber, 1997) over a sequence.
 
     ``c = f c' + i tanh(.)``, ``h = o tanh(c)`` with i, f, o sigmoids of ``W h' + V x + b``; with
@@ -196,14 +293,16 @@ def lstm(
         bidirectional: D = 2, the second direction running from the end.
         batch_first: ``input`` and the output are (B, T, .).
         batch_sizes: rows of each step of a PackedSequence, int64 on the CPU.
+        options: what is done beside: lengths, resets, regularisation, layer norm.
 
     Returns:
-        The output (T, B, D*R) (or as the input is laid out), h_n (L*D, B, R), c_n (L*D, B, H).
+        The output (T, B, D*R) (or as the input is laid out), h_n (L*D, B, R), c_n (L*D, B, H); with
+        ``options.cell_states`` also the cell states of the last layer, (T, B, D*H).
 
     Raises:
         RuntimeError: dtypes, devices or shapes do not fit, or T is 0.
     """
-    y, (h_n, c_n) = _recurrent(
+    y, (h_n, c_n), cells = _recurrent(
         Cell.LSTM,
         input,
         hx,
@@ -215,8 +314,9 @@ def lstm(
         bidirectional,
         batch_first,
         batch_sizes,
+        options,
     )
-    return y, h_n, c_n
+    return (y, h_n, c_n) if cells is None else (y, h_n, c_n, cells)
 
 
 def gru(
@@ -231,6 +331,7 @@ def gru(
     batch_first: bool = False,
     *,
     batch_sizes: Tensor | None = None,
+    options: Options = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """Gated recurrent unit (Cho et al., 2014) over a sequence, in torch.nn's form.
 
@@ -242,7 +343,7 @@ def gru(
     Returns:
         The output (T, B, D*H) and h_n (L*D, B, H).
     """
-    y, (h_n,) = _recurrent(
+    y, (h_n,), _ = _recurrent(
         Cell.GRU,
         input,
         (hx,),
@@ -254,6 +355,7 @@ def gru(
         bidirectional,
         batch_first,
         batch_sizes,
+        options,
     )
     return y, h_n
 
@@ -271,6 +373,7 @@ def rnn(
     *,
     nonlinearity: str = "tanh",
     batch_sizes: Tensor | None = None,
+    options: Options = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """Simple (Elman, 1990) recurrent network: ``h = tanh(W h' + V x + b)``, or its positive part.
 
@@ -282,7 +385,7 @@ def rnn(
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    y, (h_n,) = _recurrent(
+    y, (h_n,), _ = _recurrent(
         Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU,
         input,
         (hx,),
@@ -294,5 +397,6 @@ def rnn(
         bidirectional,
         batch_first,
         batch_sizes,
+        options,
     )
     return y, h_n

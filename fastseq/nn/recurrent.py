@@ -1,8 +1,8 @@
 """``LSTM``, ``GRU`` and ``RNN``: torch.nn's modules on fastseq's kernels.
 
 They share constructor arguments, parameter names, initialisation, state_dict and errors with
-torch.nn. They derive from ``nn.RNNBase`` and not from ``nn.LSTM``: Dynamo breaks the graph at the
-latter.
+torch.nn; what they do beyond it is in ``fastseq.nn.beyond``. They derive from ``nn.RNNBase`` and
+not from ``nn.LSTM``: Dynamo breaks the graph at the latter.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
+from fastseq.functional import Options
+from fastseq.nn.beyond import Beyond
 
 _States = tuple[Tensor, ...]
 
 
-class _Recurrent(nn.RNNBase):
+class _Recurrent(Beyond):
     """What the three modules share: argument handling around one functional call."""
 
     # The words in which torch.nn's module of that name complains.
@@ -59,15 +61,22 @@ class _Recurrent(nn.RNNBase):
         self.check_forward_args(input, states[0], batch_sizes)
 
     def _call(
-        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None, options: Options
     ) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
     def _run(
-        self, input: Tensor | PackedSequence, hx: _States | None
-    ) -> tuple[Tensor | PackedSequence, _States]:
+        self,
+        input: Tensor | PackedSequence,
+        hx: _States | None,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        reset_state: _States | None,
+    ) -> tuple[Any, ...]:
+        """Output, and as many states as hx has, in a tuple; cell states if asked for."""
+        beside = (lengths, reset, reset_state)
         if isinstance(input, PackedSequence):
-            return self._run_packed(input, hx)
+            return self._run_packed(input, hx, self._packed_options(*beside))
         if input.dim() not in (2, 3):
             raise ValueError(self._input_error.format(input.dim()))
         batched = input.dim() == 3
@@ -82,24 +91,31 @@ class _Recurrent(nn.RNNBase):
             hx = None if hx is None else tuple(state.unsqueeze(1) for state in hx)
         states = self._zeros(input, input.size(batch_dim)) if hx is None else hx
         self._check_states(input, states, None)
-        output, *finals = self._call(input, states, None)
+        options = self._padded_options(input, states, batched, *beside)
+        output, *finals = self._call(input, states, None, options)
+        cells = finals[len(states) :]
+        finals = finals[: len(states)]
         if not batched:
-            return output.squeeze(batch_dim), tuple(state.squeeze(1) for state in finals)
-        return output, tuple(finals)
+            output = output.squeeze(batch_dim)
+            cells = [c.squeeze(batch_dim) for c in cells]
+            finals = [state.squeeze(1) for state in finals]
+        return output, tuple(finals), *cells
 
     def _run_packed(
-        self, packed: PackedSequence, hx: _States | None
-    ) -> tuple[PackedSequence, _States]:
+        self, packed: PackedSequence, hx: _States | None, options: Options
+    ) -> tuple[Any, ...]:
         data, batch_sizes, sorted_indices, unsorted_indices = packed
         if hx is None:
             states = self._zeros(data, int(batch_sizes[0]))
         else:
             states = tuple(_permuted(state, sorted_indices) for state in hx)
         self._check_states(data, states, batch_sizes)
-        output, *finals = self._call(data, states, batch_sizes)
+        output, *finals = self._call(data, states, batch_sizes, options)
+        cells = finals[len(states) :]
         return (
             PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices),
-            tuple(_permuted(state, unsorted_indices) for state in finals),
+            tuple(_permuted(state, unsorted_indices) for state in finals[: len(states)]),
+            *(PackedSequence(c, batch_sizes, sorted_indices, unsorted_indices) for c in cells),
         )
 
     def _options(self) -> tuple[Any, ...]:
@@ -112,6 +128,10 @@ class _Recurrent(nn.RNNBase):
             self.bidirectional,
             self.batch_first,
         )
+
+
+def _one(state: Tensor | None) -> _States | None:
+    return None if state is None else (state,)
 
 
 def _permuted(state: Tensor, order: Tensor | None) -> Tensor:
@@ -132,10 +152,14 @@ class LSTM(_Recurrent):
         proj_size: R, size of a projected hidden state; 0 for none (R = H).
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
+        layer_norm, recurrent_dropout, zoneout, weight_dropout, recompute, return_cell_states: what
+            torch.nn has not; see ``fastseq.nn.beyond.Beyond``.
 
     Shapes:
         input (T, B, I), or (T, I) unbatched, or a PackedSequence; hx (h_0, c_0) of (L*D, B, R)
-        and (L*D, B, H), zeros by default; output (T, B, D*R), and (h_n, c_n) shaped like hx.
+        and (L*D, B, H), zeros by default; output (T, B, D*R), and (h_n, c_n) shaped like hx; with
+        ``return_cell_states`` also the last layer's cell states of all steps, (T, B, D*H).
+        Keywords of a call: ``lengths`` (B,), ``reset`` (T, B) and ``reset_state`` like hx.
 
     Raises:
         ValueError, RuntimeError, TypeError: as ``torch.nn.LSTM`` does.
@@ -164,15 +188,24 @@ class LSTM(_Recurrent):
         self.check_forward_args(input, (states[0], states[1]), batch_sizes)  # type: ignore[misc]
 
     def _call(
-        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None, options: Options
     ) -> tuple[Tensor, ...]:
         hx = (states[0], states[1])
-        return functional.lstm(input, hx, *self._options(), batch_sizes=batch_sizes)
+        return functional.lstm(
+            input, hx, *self._options(), batch_sizes=batch_sizes, options=options
+        )
 
-    def forward(self, input: Any, hx: tuple[Tensor, Tensor] | None = None) -> Any:
+    def forward(
+        self,
+        input: Any,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: tuple[Tensor, Tensor] | None = None,
+    ) -> Any:
         """Return (output, (h_n, c_n)); shapes as in the class's description."""
-        output, states = self._run(input, hx)
-        return output, (states[0], states[1])
+        return self._run(input, hx, lengths, reset, reset_state)
 
 
 class GRU(_Recurrent):
@@ -192,13 +225,23 @@ class GRU(_Recurrent):
         super().__init__("GRU", *args, **kwargs)
 
     def _call(
-        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None, options: Options
     ) -> tuple[Tensor, ...]:
-        return functional.gru(input, states[0], *self._options(), batch_sizes=batch_sizes)
+        return functional.gru(
+            input, states[0], *self._options(), batch_sizes=batch_sizes, options=options
+        )
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
+    def forward(
+        self,
+        input: Any,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> Any:
         """Return (output, h_n)."""
-        output, states = self._run(input, None if hx is None else (hx,))
+        output, states = self._run(input, _one(hx), lengths, reset, _one(reset_state))
         return output, states[0]
 
 
@@ -228,7 +271,7 @@ class RNN(_Recurrent):
         super().__init__(f"RNN_{self.nonlinearity.upper()}", *args, **kwargs)
 
     def _call(
-        self, input: Tensor, states: _States, batch_sizes: Tensor | None
+        self, input: Tensor, states: _States, batch_sizes: Tensor | None, options: Options
     ) -> tuple[Tensor, ...]:
         return functional.rnn(
             input,
@@ -236,9 +279,18 @@ class RNN(_Recurrent):
             *self._options(),
             nonlinearity=self.nonlinearity,
             batch_sizes=batch_sizes,
+            options=options,
         )
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
+    def forward(
+        self,
+        input: Any,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> Any:
         """Return (output, h_n)."""
-        output, states = self._run(input, None if hx is None else (hx,))
+        output, states = self._run(input, _one(hx), lengths, reset, _one(reset_state))
         return output, states[0]

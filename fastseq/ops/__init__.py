@@ -3,6 +3,13 @@
 These have no gradients (``fastseq.autograd`` does) and say so when one is asked of them.
 """
 
+from fastseq.ops.extended_layer import (
+    KERNEL_DEVICES,
+    ExtendedBackward,
+    ExtendedForward,
+    Extras,
+    extended_layer,
+)
 from fastseq.ops.layer import LayerBackward, Wanted, layer, layer_backward
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
@@ -10,13 +17,18 @@ from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurren
 from fastseq.ops.trio import relu_lrn_max_pool2d, relu_lrn_max_pool2d_backward
 
 __all__ = [
+    "KERNEL_DEVICES",
     "Backward",
     "Cell",
+    "ExtendedBackward",
+    "ExtendedForward",
+    "Extras",
     "Forward",
     "LayerBackward",
     "Pooled",
     "Wanted",
     "Window",
+    "extended_layer",
     "layer",
     "layer_backward",
     "local_response_norm",

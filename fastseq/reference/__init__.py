@@ -3,6 +3,7 @@
 Slow, and the same on every device. Arguments and results are those of ``fastseq.ops``.
 """
 
+from fastseq.reference.extended_layer import extended_layer
 from fastseq.reference.layer import layer, layer_backward
 from fastseq.reference.lrn import local_response_norm, local_response_norm_backward
 from fastseq.reference.pool import max_pool2d, max_pool2d_backward
@@ -10,6 +11,7 @@ from fastseq.reference.recurrence import recurrence, recurrence_backward
 from fastseq.reference.trio import relu_lrn_max_pool2d, relu_lrn_max_pool2d_backward
 
 __all__ = [
+    "extended_layer",
     "layer",
     "layer_backward",
     "local_response_norm",

@@ -6,61 +6,12 @@
 // gradient of h_t, and a second one takes it through W_hr^T to the cell.
 // Gate gradients of all steps are written out; the gradients of the input, the weights and the
 // biases are large products over them, made at the end (layer_gradients.h).
+#include "backward_scratch.h"
 #include "layer_gradients.h"
 #include "recurrence_table.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
 namespace {
-
-PanelShape hh_shape(const RecurrenceBackward& a) {
-  return {a.state, gates_of(a.cell) * a.hidden, kPlainWide, false};
-}
-PanelShape hr_shape(const RecurrenceBackward& a) { return {a.hidden, a.state, kPlainWide, false}; }
-
-// The team's scratch.
-template <class D>
-struct Shared {
-  using A = typename D::Sum;
-  using Item = typename D::Item;
-  PanelShape hh, hr, ih;
-  int64_t hh_panels, hr_panels, ih_panels;
-  Item *packed_hh, *packed_hr, *packed_ih;
-  Item *now, *next;  // recurrent-side gate gradients of the step after, of this step [B, g_stride]
-  A* carry;          // gradient of h that does not pass through W_hh [B, h_stride]
-  A* cell;           // gradient of c                                [B, m_stride]
-  Item* state;       // whole gradient of h, before the projection   [B, h_stride]
-  int64_t g_stride, h_stride, m_stride, bytes;
-
-  Shared(const RecurrenceBackward& a, char* base) {
-    Block block{base};
-    const int64_t B = a.seq.batch;
-    hh = hh_shape(a);
-    hr = hr_shape(a);
-    ih = input_shape(a);
-    hh_panels = panel_count<D>(hh);
-    hr_panels = a.weight_hr ? panel_count<D>(hr) : 0;
-    ih_panels = a.grad_x ? panel_count<D>(ih) : 0;
-    packed_hh = block.take<Item>(packed_size<D>(hh));
-    packed_hr = block.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
-    packed_ih = block.take<Item>(a.grad_x ? packed_size<D>(ih) : 0);
-    g_stride = padded<Item>(gates_of(a.cell) * a.hidden);
-    h_stride = padded<A>(a.state);
-    m_stride = padded<A>(a.hidden);
-    now = block.take<Item>(B * g_stride);
-    next = block.take<Item>(B * g_stride);
-    carry = block.take<A>(B * h_stride);
-    cell = block.take<A>(a.cell == Cell::kLstm ? B * m_stride : 0);
-    state = block.take<Item>(a.weight_hr ? B * h_stride : 0);
-    bytes = block.used;
-  }
-};
-
-template <class D>
-RecurrencePlan plan_of(const RecurrenceBackward& a, int64_t members) {
-  int64_t panels = panel_count<D>(hh_shape(a));
-  if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
-  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members);
-}
 
 template <class S, class C>
 struct BackwardSlice {
@@ -75,27 +26,66 @@ struct BackwardSlice {
   const Place& place;
   const Range batch, panels, projected;  // rows, and panels of W_hh^T and of W_hr^T
 
-  // Where a row stands at this step: its own row, and the row of the state before it.
+  // Where a row stands at this step: its row in memory and among those that take part, and the row
+  // of the state before it.
   struct At {
-    int64_t at, previous;
+    int64_t t, row, at, inner, previous;
+    bool replaced, cut;  // whether the state before this step was replaced, and the one after it
   };
   FASTSEQ_INLINE At where(int64_t t, int64_t row) const {
-    return {a.seq.offset(t) + row, a.seq.previous_row(t, row)};
+    return {t,
+            row,
+            a.seq.row(t, row),
+            a.seq.offset(t) + row,
+            a.seq.previous_row(t, row),
+            a.extra.resets(a.seq, t, row),
+            a.extra.resets_after(a.seq, t, row)};
+  }
+
+  // n units of the state before a step, from unit u on.
+  template <class E>
+  FASTSEQ_INLINE V before(const At& p, int64_t u, int64_t width, const E* stored,
+                          const void* initial, const void* by) const {
+    const int64_t place = a.seq.place(p.row) * width + u, n = width - u;
+    if (p.replaced) return load_or_zero<A>(by ? static_cast<const S*>(by) + place : nullptr, n);
+    return p.previous < 0 ? load_n<A>(static_cast<const S*>(initial) + place, n)
+                          : load_n<A>(stored + p.previous * width + u, n);
   }
 
   // gradient of h_t for L units from u on: recurrent product, direct path, grad_y.
-  FASTSEQ_INLINE V state_gradient(const At& p, int64_t row, int64_t u, V product) {
-    A* const carry = all.carry + row * all.h_stride + u;
-    V dh = product + load<A>(carry);
-    if (a.grad_y) {
-      dh += load_n<A>(static_cast<const S*>(a.grad_y) + p.at * a.state + u, a.state - u);
+  FASTSEQ_INLINE V state_gradient(const At& p, int64_t u, V product) {
+    const int64_t R = a.state, n = R - u;
+    A* const carry = all.carry + p.row * all.h_stride + u;
+    V dh = from_later(p.row, u, product);
+    if (p.cut) dh = cut(a.grad_reset_h ? all.reset_h + p.row * all.h_stride + u : nullptr, dh);
+    if (a.grad_y) dh += load_n<A>(static_cast<const S*>(a.grad_y) + p.at * R + u, n);
+    V kept{};  // what zoneout takes past the cell
+    if (a.extra.zone_h) {
+      kept = dh * load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
+      dh -= kept;
     }
-    store<A>(carry, V{});
+    store<A>(carry, kept);
     return dh;
   }
 
-  // The cell's backward for L units from u on, given the gradient of its output.
-  FASTSEQ_INLINE void cell_block(const At& p, int64_t row, int64_t u, V dh) {
+  // The gradient that reaches h from the step after.
+  FASTSEQ_INLINE V from_later(int64_t row, int64_t u, V product) const {
+    if (a.extra.drop) {
+      const S* const factor = static_cast<const S*>(a.extra.drop) + a.seq.place(row) * a.state + u;
+      product *= load_n<A>(factor, a.state - u);
+    }
+    return product + load<A>(all.carry + row * all.h_stride + u);
+  }
+
+  // A gradient of the step after that belongs to what replaced the state, and to no step before.
+  FASTSEQ_INLINE V cut(A* sum, V gradient) const {
+    if (sum) store<A>(sum, load<A>(sum) + gradient);
+    return V{};
+  }
+
+  // The cell's backward for L units from u on, given the gradient of its output; with a layer norm
+  // of c, of c and o (by extra_o) instead.
+  FASTSEQ_INLINE void cell_block(const At& p, int64_t u, V dh, V extra_c = V{}, V extra_o = V{}) {
     const int64_t H = a.hidden, n = H - u;
     V cache[C::kCached + 1], extra[C::kCached + 1];
     for (int g = 0; g < C::kCached; ++g) {
@@ -103,37 +93,129 @@ struct BackwardSlice {
       cache[g] = load_n<A>(static_cast<const S*>(a.gates) + i, n);
       extra[g] = a.grad_gates ? load_n<A>(static_cast<const S*>(a.grad_gates) + i, n) : V{};
     }
-    V h{}, h_prev{}, c{}, c_prev{}, dc{}, direct{}, dx[C::kGates], dr[C::kGates];
+    V h{}, h_prev{}, c{}, c_prev{}, dc{}, direct{}, dx[C::kGates], dr[C::kGates], zone;
+    const V* zoned = nullptr;
     if constexpr (C::kCached == 0) {
       h = load_n<A>(static_cast<const S*>(a.y) + p.at * H + u, n);
     }
     if constexpr (C::kHasDirectPath) {
-      const S* const from = p.previous < 0 ? static_cast<const S*>(a.h0) + row * H
-                                           : static_cast<const S*>(a.y) + p.previous * H;
-      h_prev = load_n<A>(from + u, n);
+      h_prev = before(p, u, H, static_cast<const S*>(a.y), a.h0, a.extra.reset_h);
     }
     if constexpr (C::kHasCellState) {
       const A* const cells = static_cast<const A*>(a.cells);
       c = load_n<A>(cells + p.at * H + u, n);
-      c_prev = p.previous < 0 ? load_n<A>(static_cast<const S*>(a.c0) + row * H + u, n)
-                              : load_n<A>(cells + p.previous * H + u, n);
-      dc = load<A>(all.cell + row * all.m_stride + u);
+      c_prev = before(p, u, H, cells, a.c0, a.extra.reset_c);
+      dc = load<A>(all.cell + p.row * all.m_stride + u);
+      if (p.cut) dc = cut(a.grad_reset_c ? all.reset_c + p.row * all.m_stride + u : nullptr, dc);
       if (a.grad_cells) {
         dc += load_n<A>(static_cast<const A*>(a.grad_cells) + p.at * H + u, n);
       }
+      if (a.extra.zone_c) {
+        zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
+        zoned = &zone;
+      }
+      if (a.extra.norm_c) {
+        dc += extra_c;
+        extra[3] += extra_o;
+      }
     }
-    C::template backward<VecMath>(cache, h, c, h_prev, c_prev, dh, extra, dx, dr, dc, direct);
-    S* const grad_pre = static_cast<S*>(a.grad_pre) + p.at * C::kGates * H + u;
-    Item* const next = all.next + row * all.g_stride + u;
+    C::template backward<VecMath>(cache, h, c, h_prev, c_prev, dh, extra, zoned, dx, dr, dc,
+                                  direct);
+    S* const grad_pre = static_cast<S*>(a.grad_pre) + p.inner * C::kGates * H + u;
+    Item* const next = all.next + p.row * all.g_stride + u;
     for (int g = 0; g < C::kGates; ++g) {
       store_n<A>(grad_pre + g * H, dx[g], n);
-      store_n<A>(next + g * H, dr[g], n);
+      if (a.extra.norm_hh) {
+        store<A>(all.side + (p.row * C::kGates + g) * all.m_stride + u, dr[g]);
+      } else {
+        store_n<A>(next + g * H, dr[g], n);
+      }
     }
     if constexpr (C::kSplitsGates) {
-      store_n<A>(static_cast<S*>(a.grad_aux) + p.at * H + u, dr[2], n);
+      store_n<A>(static_cast<S*>(a.grad_aux) + p.inner * H + u, dr[2], n);
     }
-    if constexpr (C::kHasCellState) store<A>(all.cell + row * all.m_stride + u, dc);
-    if constexpr (C::kHasDirectPath) store<A>(all.carry + row * all.h_stride + u, direct);
+    if constexpr (C::kHasCellState) store<A>(all.cell + p.row * all.m_stride + u, dc);
+    if constexpr (C::kHasDirectPath) {
+      A* const carry = all.carry + p.row * all.h_stride + u;
+      store<A>(carry, a.extra.zone_h ? direct + load<A>(carry) : direct);
+    }
+  }
+
+  // The cell's backward for a whole row, through the layer norms of c and of the product.
+  void normed_row(const At& p) {
+    const int64_t H = a.hidden, M = all.m_stride;
+    A* const output = all.output + p.row * M;
+    if constexpr (C::kHasCellState) {
+      norm_of_c(p, output);
+    } else {
+      for (int64_t u = 0; u < H; u += L) cell_block(p, u, load<A>(output + u));
+    }
+    const S* const products = static_cast<const S*>(a.products) + p.at * C::kGates * H;
+    const S* const gain = static_cast<const S*>(a.extra.norm_hh);
+    const A* const side = all.side + p.row * C::kGates * M;
+    const Moments<A> of(C::kGates, H, a.extra.epsilon, [&](int64_t g, int64_t u) {
+      return load_n<A>(products + g * H + u, H - u);
+    });
+    V sum{}, weighted{};
+    const auto each = [&](const auto& f) __attribute__((always_inline)) {
+      for (int64_t g = 0; g < C::kGates; ++g) {
+        for (int64_t u = 0; u < H; u += L) {
+          const int64_t n = H - u, i = g * H + u;
+          const V normed = (load_n<A>(products + i, n) - of.mean) * of.scale;
+          const V d = load<A>(side + g * M + u);
+          f(i, n, normed, d, Moments<A>::first_of(d * load_n<A>(gain + i, n), n));
+        }
+      }
+    };
+    S* const gains = static_cast<S*>(a.rows_hh) + p.inner * C::kGates * H;
+    each([&](int64_t i, int64_t n, V normed, V d, V through) __attribute__((always_inline)) {
+      sum += through;
+      weighted += through * normed;
+      store_n<A>(gains + i, d * normed, n);
+    });
+    const A count = static_cast<A>(C::kGates * H);
+    const A mean = Moments<A>::total(sum) / count, slope = Moments<A>::total(weighted) / count;
+    Item* const next = all.next + p.row * all.g_stride;
+    S* const out = static_cast<S*>(a.grad_products) + p.inner * C::kGates * H;
+    each([&](int64_t i, int64_t n, V normed, V, V through) __attribute__((always_inline)) {
+      const V d = rounded_to<A, S>((through - mean - normed * slope) * of.scale);
+      store_n<A>(out + i, d, n);
+      store_n<A>(next + i, d, n);
+    });
+  }
+
+  // h = o tanh(gain norm(c) + bias), backwards, and then the cell.
+  FASTSEQ_INLINE void norm_of_c(const At& p, A* output) {
+    const int64_t H = a.hidden;
+    const A* const c = static_cast<const A*>(a.cells) + p.at * H;
+    const S* const o = static_cast<const S*>(a.gates) + (p.at * 4 + 3) * H;
+    const S* const gain = static_cast<const S*>(a.extra.norm_c);
+    const S* const bias = static_cast<const S*>(a.extra.norm_c_bias);
+    A* const gate = all.output_gate + p.row * all.m_stride;
+    S* const gains = static_cast<S*>(a.rows_c) + p.inner * 2 * H;
+    const Moments<A> of(1, H, a.extra.epsilon,
+                        [&](int64_t, int64_t u) { return load_n<A>(c + u, H - u); });
+    V sum{}, weighted{};
+    for (int64_t u = 0; u < H; u += L) {
+      const int64_t n = H - u;
+      const V normed = (load_n<A>(c + u, n) - of.mean) * of.scale, g = load_n<A>(gain + u, n);
+      const V tc = VecMath::tanh(normed * g + load_n<A>(bias + u, n)), dh = load<A>(output + u);
+      const V d = dh * load_n<A>(o + u, n) * (1 - tc * tc);
+      const V through = Moments<A>::first_of(d * g, n);
+      sum += through;
+      weighted += through * normed;
+      store_n<A>(gains + u, d * normed, n);
+      store_n<A>(gains + H + u, d, n);
+      store<A>(gate + u, dh * tc);
+      store<A>(output + u, through);
+    }
+    const A mean = Moments<A>::total(sum) / static_cast<A>(H);
+    const A slope = Moments<A>::total(weighted) / static_cast<A>(H);
+    for (int64_t u = 0; u < H; u += L) {
+      const V normed = (load_n<A>(c + u, H - u) - of.mean) * of.scale;
+      const V d_c = (load<A>(output + u) - mean - normed * slope) * of.scale;
+      cell_block(p, u, V{}, d_c, load<A>(gate + u));
+    }
   }
 
   // What the epilogue will read and write for n units from u on.
@@ -145,10 +227,10 @@ struct BackwardSlice {
       lines.add(static_cast<const S*>(a.gates) + (p.at * C::kCached + g) * H + u, n);
     }
     for (int g = 0; g < C::kGates; ++g) {
-      lines.add(static_cast<S*>(a.grad_pre) + (p.at * C::kGates + g) * H + u, n);
+      lines.add(static_cast<S*>(a.grad_pre) + (p.inner * C::kGates + g) * H + u, n);
     }
     if constexpr (C::kSplitsGates) {
-      lines.add(static_cast<S*>(a.grad_aux) + p.at * H + u, n);
+      lines.add(static_cast<S*>(a.grad_aux) + p.inner * H + u, n);
     }
     if constexpr (C::kCached == 0) lines.add(static_cast<const S*>(a.y) + p.at * H + u, n);
     if (p.previous < 0) return;
@@ -160,21 +242,29 @@ struct BackwardSlice {
     }
   }
 
+  // The gradient of the cell's output goes to the cell, or waits for the rest of its row.
+  FASTSEQ_INLINE void run_cell(const At& p, int64_t u, V dh) {
+    if (a.extra.norm_hh) {
+      store<A>(all.output + p.row * all.m_stride + u, dh);
+    } else {
+      cell_block(p, u, dh);
+    }
+  }
+
   void step(int64_t t, int64_t count) {
     const int64_t row0 = batch.first;
     const auto run_state = [&](int64_t panel, int64_t r,
                                const A* tile) __attribute__((always_inline)) {
-      const int64_t row = row0 + r;
-      const At p = where(t, row);
+      const At p = where(t, row0 + r);
       for (int64_t v = 0; v < kPlainWide; ++v) {
         const int64_t u = (panel * kPlainWide + v) * L;
         if (u >= a.state) break;
-        const V dh = state_gradient(p, row, u, load<A>(tile + v * L));
+        const V dh = state_gradient(p, u, load<A>(tile + v * L));
         if (C::kHasCellState && a.weight_hr) {
-          store<A>(all.state + row * all.h_stride + u, rounded_to<A, S>(dh));
-          store_n<A>(static_cast<S*>(a.grad_aux) + p.at * a.state + u, dh, a.state - u);
+          store<A>(all.state + p.row * all.h_stride + u, rounded_to<A, S>(dh));
+          store_n<A>(static_cast<S*>(a.grad_aux) + p.inner * a.state + u, dh, a.state - u);
         } else {
-          cell_block(p, row, u, dh);
+          run_cell(p, u, dh);
         }
       }
     };
@@ -187,20 +277,22 @@ struct BackwardSlice {
                                  all.now + row0 * all.g_stride, all.g_stride, count, fetch,
                                  run_state);
     place.meet();
-    if constexpr (C::kHasCellState) {
-      if (!a.weight_hr) return;
-      const auto run_cell = [&](int64_t panel, int64_t r, const A* tile)
-                                __attribute__((always_inline)) {
-                                  const At p = where(t, row0 + r);
-                                  for (int64_t v = 0; v < kPlainWide; ++v) {
-                                    const int64_t u = (panel * kPlainWide + v) * L;
-                                    if (u < a.hidden)
-                                      cell_block(p, row0 + r, u, load<A>(tile + v * L));
-                                  }
-                                };
+    if (C::kHasCellState && a.weight_hr) {
+      const auto run_output = [&](int64_t panel, int64_t r, const A* tile)
+                                  __attribute__((always_inline)) {
+                                    const At p = where(t, row0 + r);
+                                    for (int64_t v = 0; v < kPlainWide; ++v) {
+                                      const int64_t u = (panel * kPlainWide + v) * L;
+                                      if (u < a.hidden) run_cell(p, u, load<A>(tile + v * L));
+                                    }
+                                  };
       for_each_tile<D, kPlainWide>(
           all.hr, all.packed_hr, projected.first, projected.last, all.state + row0 * all.h_stride,
-          all.h_stride, count, [](int64_t, int64_t, Lines&) {}, run_cell);
+          all.h_stride, count, [](int64_t, int64_t, Lines&) {}, run_output);
+      place.meet();
+    }
+    if (a.extra.norm_hh) {
+      for (int64_t r = place.unit; r < count; r += place.plan.units) normed_row(where(t, row0 + r));
       place.meet();
     }
   }
@@ -212,8 +304,12 @@ struct BackwardSlice {
       for (int64_t v = 0; v < kPlainWide; ++v) {
         const int64_t u = (panel * kPlainWide + v) * L;
         if (u >= a.state) break;
-        const V dh = load<A>(tile + v * L) + load<A>(all.carry + row * all.h_stride + u);
-        store_n<A>(static_cast<S*>(a.grad_h0) + row * a.state + u, dh, a.state - u);
+        V dh = from_later(row, u, load<A>(tile + v * L));
+        const int64_t at = a.seq.place(row) * a.state + u, n = a.state - u;
+        A* const sum = a.grad_reset_h ? all.reset_h + row * all.h_stride + u : nullptr;
+        if (a.extra.resets_first(a.seq, row)) dh = cut(sum, dh);
+        store_n<A>(static_cast<S*>(a.grad_h0) + at, dh, n);
+        if (sum) store_n<A>(static_cast<S*>(a.grad_reset_h) + at, load<A>(sum), n);
       }
     };
     for_each_tile<D, kPlainWide>(
@@ -221,8 +317,16 @@ struct BackwardSlice {
         all.g_stride, batch.size(), [](int64_t, int64_t, Lines&) {}, run);
     if constexpr (C::kHasCellState) {
       each_own_row([&](int64_t row) {
-        store_row<A>(static_cast<S*>(a.grad_c0) + row * a.hidden, all.cell + row * all.m_stride,
-                     a.hidden);
+        const int64_t H = a.hidden, at = a.seq.place(row) * H;
+        A* const sum = a.grad_reset_c ? all.reset_c + row * all.m_stride : nullptr;
+        A* const dc = all.cell + row * all.m_stride;
+        if (a.extra.resets_first(a.seq, row)) {
+          for (int64_t u = 0; u < H; u += L) {
+            store<A>(dc + u, cut(sum ? sum + u : nullptr, load<A>(dc + u)));
+          }
+        }
+        store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);
+        if (sum) store_row<A>(static_cast<S*>(a.grad_reset_c) + at, sum, H);
       });
     }
   }
@@ -232,7 +336,7 @@ struct BackwardSlice {
     for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
   }
 
-  static void load_or_zero(A* to, int64_t stride, const S* from, int64_t n) {
+  static void load_or_clear(A* to, int64_t stride, const S* from, int64_t n) {
     fill_row(to, stride);
     if (from) load_row<A>(to, from, n);
   }
@@ -244,9 +348,13 @@ struct BackwardSlice {
     each_own_row([&](int64_t row) {
       fill_row(all.now + row * all.g_stride, all.g_stride);
       fill_row(all.next + row * all.g_stride, all.g_stride);
-      load_or_zero(all.carry + row * all.h_stride, all.h_stride, gh ? gh + row * R : nullptr, R);
+      const int64_t place = a.seq.place(row);
+      load_or_clear(all.carry + row * all.h_stride, all.h_stride, gh ? gh + place * R : nullptr, R);
+      if (a.grad_reset_h) fill_row(all.reset_h + row * all.h_stride, all.h_stride);
       if constexpr (C::kHasCellState) {
-        load_or_zero(all.cell + row * all.m_stride, all.m_stride, gc ? gc + row * H : nullptr, H);
+        load_or_clear(all.cell + row * all.m_stride, all.m_stride, gc ? gc + place * H : nullptr,
+                      H);
+        if (a.grad_reset_c) fill_row(all.reset_c + row * all.m_stride, all.m_stride);
         if (a.weight_hr) fill_row(all.state + row * all.h_stride, all.h_stride);
       }
     });
@@ -316,7 +424,7 @@ struct Backward {
         slice.run();
       });
     }
-    if (!a.in.given) return;
+    if (!LayerGradients<S>::any(a)) return;
     wait(member.team->everyone, member.count);
     LayerGradients<S>::run(a, all.packed_ih, member, own);
   }

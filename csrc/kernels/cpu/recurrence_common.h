@@ -89,7 +89,34 @@ FASTSEQ_INLINE void load_items(typename D::Item* to, const S* from, int64_t n) {
 template <class S>
 FASTSEQ_INLINE const S* input_row(const LayerInput& in, const Sequence& seq, int64_t t, int64_t b) {
   const S* const x = static_cast<const S*>(in.x);
-  return seq.offsets ? x + (seq.offset(t) + b) * in.x_row : x + t * in.x_step + b * in.x_row;
+  const bool packed = seq.offsets && !seq.order;
+  return packed ? x + (seq.offset(t) + b) * in.x_row : x + t * in.x_step + seq.place(b) * in.x_row;
+}
+
+// The state before step t of row b, `width` units of it: of the step before, the initial one, or
+// the one it is replaced by (null: zeros).
+template <class S>
+FASTSEQ_INLINE const S* state_before(const Sequence& seq, const Extras& extra, int64_t t, int64_t b,
+                                     int64_t width, const void* stored, const void* initial,
+                                     const void* replaced) {
+  if (extra.resets(seq, t, b)) {
+    return replaced ? static_cast<const S*>(replaced) + seq.place(b) * width : nullptr;
+  }
+  const int64_t row = seq.previous_row(t, b);
+  return row < 0 ? static_cast<const S*>(initial) + seq.place(b) * width
+                 : static_cast<const S*>(stored) + row * width;
+}
+
+template <class A, class S>
+FASTSEQ_INLINE Vec<A> load_or_zero(const S* p, int64_t n) {
+  return p ? load_n<A>(p, n) : Vec<A>{};
+}
+
+// Steps of row b that do not take part (beyond its length) as f(their row in memory).
+template <class F>
+FASTSEQ_INLINE void each_absent_row(const Sequence& seq, int64_t b, const F& f) {
+  if (!seq.order) return;
+  for (int64_t t = seq.steps - 1; t >= 0 && seq.active(t) <= b; --t) f(seq.row(t, b));
 }
 
 // Calls f(Cell type, tag) for the cell that runs; `auto` carries the type.

@@ -4,7 +4,8 @@
 // that tile. With a projection a second sweep makes h_t = W_hr m_t of the cell's output m_t. The
 // input product is made for a chunk of steps at a time, into scratch that is still in cache when
 // the recurrence reads it.
-#include "recurrence_common.h"
+#include "forward_scratch.h"
+#include "moments.h"
 #include "recurrence_table.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
@@ -14,82 +15,6 @@ template <class C>
 constexpr bool kGated = C::kGates > 1;
 template <class C>
 constexpr int64_t kWideOf = kGated<C> ? C::kGates : kPlainWide;
-
-// Rows of a chunk: so many fill tiles well, and their products stay in the L2 cache.
-constexpr int64_t kChunkBytes = 384 << 10;
-constexpr int64_t kChunkRows = 192;
-
-PanelShape gate_shape(const RecurrenceForward& a, int64_t inner) {
-  const int64_t gates = gates_of(a.cell);
-  return {a.hidden, inner, gates > 1 ? gates : kPlainWide, gates > 1};
-}
-PanelShape hr_shape(const RecurrenceForward& a) { return {a.state, a.hidden, kPlainWide, false}; }
-
-// The team's scratch.
-template <class D>
-struct Shared {
-  using A = typename D::Sum;
-  using Item = typename D::Item;
-  PanelShape hh, ih, hr;
-  int64_t hh_panels, ih_panels, hr_panels;
-  Item *packed_hh, *packed_ih, *packed_hr;
-  A* bias;           // [panel][tile row]
-  Item *now, *next;  // h_{t-1} and h_t  [B, h_stride]
-  A* cell;           // c                [B, m_stride]
-  Item* mid;         // m before the projection [B, m_stride]
-  int64_t h_stride, m_stride, bytes;
-
-  Shared(const RecurrenceForward& a, char* base) {
-    Block block{base};
-    const bool lstm = a.cell == Cell::kLstm;
-    hh = gate_shape(a, a.state);
-    ih = gate_shape(a, a.in.size);
-    hr = hr_shape(a);
-    hh_panels = panel_count<D>(hh);
-    ih_panels = a.in.given ? hh_panels : 0;
-    hr_panels = a.weight_hr ? panel_count<D>(hr) : 0;
-    packed_hh = block.take<Item>(packed_size<D>(hh));
-    packed_ih = block.take<Item>(a.in.given ? packed_size<D>(ih) : 0);
-    packed_hr = block.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
-    bias = block.take<A>(ih_panels * hh.wide * lanes_of<A>);
-    h_stride = padded<Item>(a.state);
-    m_stride = padded<A>(a.hidden);
-    now = block.take<Item>(a.seq.batch * h_stride);
-    next = block.take<Item>(a.seq.batch * h_stride);
-    cell = block.take<A>(lstm ? a.seq.batch * m_stride : 0);
-    mid = block.take<Item>(a.weight_hr ? a.seq.batch * m_stride : 0);
-    bytes = block.used;
-  }
-};
-
-template <class D>
-RecurrencePlan plan_of(const RecurrenceForward& a, int64_t members) {
-  int64_t panels = panel_count<D>(gate_shape(a, a.state));
-  if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
-  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members);
-}
-
-// A member's scratch: the input of a chunk, and its product with W_ih.
-template <class D>
-struct Chunk {
-  using A = typename D::Sum;
-  typename D::Item* x;  // [rows, x_stride]
-  A* product;           // [panel][rows][tile row]
-  int64_t rows, x_stride, bytes;
-
-  Chunk(const RecurrenceForward& a, int64_t batch_rows, int64_t panels, char* base) {
-    Block block{base};
-    const int64_t panel_row = gate_shape(a, 1).wide * lanes_of<A>;
-    const int64_t row_bytes = (panels > 0 ? panels : 1) * panel_row * sizeof(A);
-    rows = clamped(kChunkBytes / row_bytes, kBlockRows, kChunkRows);
-    if (rows < batch_rows) rows = batch_rows;  // a step at least
-    if (rows > a.seq.steps * batch_rows) rows = a.seq.steps * batch_rows;
-    x_stride = padded<typename D::Item>(a.in.size);
-    x = block.take<typename D::Item>(a.in.given ? rows * x_stride : 0);
-    product = block.take<A>(a.in.given ? panels * rows * panel_row : 0);
-    bytes = block.used;
-  }
-};
 
 template <class S, class C>
 struct ForwardSlice {
@@ -107,38 +32,104 @@ struct ForwardSlice {
   Chunk<D> chunk;
   int64_t chunk_end = 0, chunk_row = 0;  // first step beyond the chunk; where the next step starts
 
-  // The cell for L units from u on, of batch row `row`, whose step is stored at row `at`.
-  // rec: the recurrent product, one vector per gate; in: the input's, or null if `pre` has it.
-  FASTSEQ_INLINE void cell_block(int64_t at, int64_t row, int64_t u, const A* rec, const A* in) {
+  // A row at a step, and the row of memory that holds it.
+  struct Spot {
+    int64_t t, row, at;
+  };
+
+  // h before the step, for L units from u on.
+  FASTSEQ_INLINE V state_before_step(const Spot& p, int64_t u) const {
+    if (!a.extra.drop) return load<A>(all.now + p.row * all.h_stride + u);
+    const int64_t R = a.state;  // what the product reads has elements dropped
+    const S* const from =
+        state_before<S>(a.seq, a.extra, p.t, p.row, R, a.y, a.h0, a.extra.reset_h);
+    return from ? load_n<A>(from + u, R - u) : V{};
+  }
+
+  // The cell for L units from u on. rec: the recurrent product, one vector per gate; in: the
+  // input's, or null if `pre` has it.
+  FASTSEQ_INLINE void cell_block(const Spot& p, int64_t u, const A* rec, const A* in) {
     const int64_t H = a.hidden, n = H - u;
     V x[C::kGates], r[C::kGates], cache[C::kCached + 1], c{}, h;
     if (in) {
       for (int g = 0; g < C::kGates; ++g) x[g] = load<A>(in + g * L);
     } else {
-      const S* const pre = static_cast<const S*>(a.pre) + at * C::kGates * H + u;
+      const S* const pre = static_cast<const S*>(a.pre) + p.at * C::kGates * H + u;
       for (int g = 0; g < C::kGates; ++g) x[g] = load_n<A>(pre + g * H, n);
     }
     for (int g = 0; g < C::kGates; ++g) r[g] = load<A>(rec + g * L);
     if constexpr (C::kSplitsGates) {
       if (a.bias_hn) r[2] += load_n<A>(static_cast<const S*>(a.bias_hn) + u, n);
     }
-    A* const c_state = C::kHasCellState ? all.cell + row * all.m_stride + u : nullptr;
-    V c_prev{}, h_prev{};
-    if constexpr (C::kHasCellState) c_prev = load<A>(c_state);
-    if constexpr (C::kHasDirectPath) h_prev = load<A>(all.now + row * all.h_stride + u);
-    C::template forward<VecMath>(x, r, h_prev, c_prev, cache, c, h);
+    A* const c_state = C::kHasCellState ? all.cell + p.row * all.m_stride + u : nullptr;
+    V c_prev{}, h_prev{}, zone;
+    const V* zoned = nullptr;
     if constexpr (C::kHasCellState) {
+      c_prev = load<A>(c_state);
+      if (a.extra.zone_c) {
+        zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
+        zoned = &zone;
+      }
+    }
+    if constexpr (C::kHasDirectPath) h_prev = state_before_step(p, u);
+    C::template forward<VecMath>(x, r, h_prev, c_prev, zoned, cache, c, h);
+    if constexpr (C::kHasCellState) {
+      if (a.cells) store_n<A>(static_cast<A*>(a.cells) + p.at * H + u, c, n);
+      if (a.extra.norm_c) {  // o and c, for normed_state
+        A* const kept = all.product + p.row * C::kGates * all.m_stride + u;
+        store<A>(kept, cache[3]);
+        store<A>(kept + all.m_stride, c);
+      }
+      if (a.extra.resets_after(a.seq, p.t, p.row)) {
+        const S* const by = static_cast<const S*>(a.extra.reset_c);
+        c = load_or_zero<A>(by ? by + a.seq.place(p.row) * H + u : by, n);
+      }
       store<A>(c_state, c);
-      if (a.cells) store_n<A>(static_cast<A*>(a.cells) + at * H + u, c, n);
     }
     if (a.gates) {
-      S* const gates = static_cast<S*>(a.gates) + at * C::kCached * H + u;
+      S* const gates = static_cast<S*>(a.gates) + p.at * C::kCached * H + u;
       for (int g = 0; g < C::kCached; ++g) store_n<A>(gates + g * H, cache[g], n);
     }
+    if (!C::kHasCellState || !a.extra.norm_c) store_output(p, u, h);
+  }
+
+  // The cell's output: the hidden state, unless it is projected.
+  FASTSEQ_INLINE void store_output(const Spot& p, int64_t u, V h) {
     if (C::kHasCellState && a.weight_hr) {
-      store<A>(all.mid + row * all.m_stride + u, h);
+      store<A>(all.mid + p.row * all.m_stride + u, h);
     } else {
-      store_state(at, row, u, h);
+      store_state(p, u, h);
+    }
+  }
+
+  // The cell for a whole row whose recurrent product is normalized first (Ba et al., 2016).
+  void normed_row(const Spot& p) {
+    const int64_t H = a.hidden, M = all.m_stride;
+    A* const product = all.product + p.row * C::kGates * M;
+    const Moments<A> of(C::kGates, H, a.extra.epsilon,
+                        [&](int64_t g, int64_t u) { return load<A>(product + g * M + u); });
+    if (a.products) {
+      S* const to = static_cast<S*>(a.products) + p.at * C::kGates * H;
+      for (int g = 0; g < C::kGates; ++g) store_row<A>(to + g * H, product + g * M, H);
+    }
+    const S* const gain = static_cast<const S*>(a.extra.norm_hh);
+    for (int64_t u = 0; u < H; u += L) {
+      A normed[C::kGates * L];
+      for (int g = 0; g < C::kGates; ++g) {
+        const V v = (load<A>(product + g * M + u) - of.mean) * of.scale;
+        store<A>(normed + g * L, v * load_n<A>(gain + g * H + u, H - u));
+      }
+      cell_block(p, u, normed, nullptr);
+    }
+    if constexpr (C::kHasCellState) {
+      const Moments<A> of_c(1, H, a.extra.epsilon,
+                            [&](int64_t, int64_t u) { return load<A>(product + M + u); });
+      for (int64_t u = 0; u < H; u += L) {
+        const V v = (load<A>(product + M + u) - of_c.mean) * of_c.scale;
+        const V gain_c = load_n<A>(static_cast<const S*>(a.extra.norm_c) + u, H - u);
+        const V bias_c = load_n<A>(static_cast<const S*>(a.extra.norm_c_bias) + u, H - u);
+        store_output(p, u, load<A>(product + u) * VecMath::tanh(v * gain_c + bias_c));
+      }
     }
   }
 
@@ -159,10 +150,26 @@ struct ForwardSlice {
     if (!a.weight_hr) lines.add(static_cast<S*>(a.y) + at * a.state + u, n);
   }
 
-  FASTSEQ_INLINE void store_state(int64_t at, int64_t row, int64_t u, V h) {
-    const V kept = rounded_to<A, S>(h);
-    store_n<A>(static_cast<S*>(a.y) + at * a.state + u, kept, a.state - u);
-    store<A>(all.next + row * all.h_stride + u, kept);
+  FASTSEQ_INLINE void store_state(const Spot& p, int64_t u, V h) {
+    const int64_t R = a.state, n = R - u;
+    if (a.extra.zone_h) {
+      const V zone = load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
+      h = (1 - zone) * h + zone * state_before_step(p, u);
+    }
+    V kept = rounded_to<A, S>(h);
+    store_n<A>(static_cast<S*>(a.y) + p.at * R + u, kept, n);
+    if (a.extra.resets_after(a.seq, p.t, p.row)) {
+      const S* const by = static_cast<const S*>(a.extra.reset_h);
+      kept = load_or_zero<A>(by ? by + a.seq.place(p.row) * R + u : by, n);
+    }
+    store<A>(all.next + p.row * all.h_stride + u, dropped(p.row, u, kept));
+  }
+
+  // The state as W_hh reads it.
+  FASTSEQ_INLINE V dropped(int64_t row, int64_t u, V h) const {
+    if (!a.extra.drop) return h;
+    const S* const factor = static_cast<const S*>(a.extra.drop) + a.seq.place(row) * a.state + u;
+    return rounded_to<A, S>(h * load_n<A>(factor, a.state - u));
   }
 
   FASTSEQ_INLINE int64_t active(int64_t t) const {
@@ -193,20 +200,24 @@ struct ForwardSlice {
   }
 
   void step(int64_t t, int64_t count) {
-    const int64_t at0 = a.seq.offset(t) + batch.first, row0 = batch.first;
+    const int64_t row0 = batch.first;
+    const auto spot = [&](int64_t row) __attribute__((always_inline)) {
+      return Spot{t, row0 + row, a.seq.row(t, row0 + row)};
+    };
     const A* const from = a.in.given ? chunk.product + chunk_row * kTileRow : nullptr;
     const auto run_cell = [&](int64_t panel, int64_t row,
                               const A* tile) __attribute__((always_inline)) {
       const A* const in =
           from ? from + ((panel - panels.first) * chunk.rows + row) * kTileRow : nullptr;
-      if constexpr (kGated<C>) {
-        cell_block(at0 + row, row0 + row, panel * L, tile, in);
+      const Spot p = spot(row);
+      if (a.extra.norm_hh) {
+        keep_product(p, panel, tile);
+      } else if constexpr (kGated<C>) {
+        cell_block(p, panel * L, tile, in);
       } else {
         for (int64_t v = 0; v < kPlainWide; ++v) {
           const int64_t u = (panel * kPlainWide + v) * L;
-          if (u < a.hidden) {
-            cell_block(at0 + row, row0 + row, u, tile + v * L, in ? in + v * L : nullptr);
-          }
+          if (u < a.hidden) cell_block(p, u, tile + v * L, in ? in + v * L : nullptr);
         }
       }
     };
@@ -214,26 +225,40 @@ struct ForwardSlice {
                                 __attribute__((always_inline)) {
                                   const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
                                   const int64_t n = a.hidden - u < per ? a.hidden - u : per;
-                                  fetch_block(at0 + row, u, n, lines);
+                                  fetch_block(spot(row).at, u, n, lines);
                                 };
     for_each_tile<D, kWideOf<C>>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.h_stride, all.h_stride, count, fetch_cell,
                                  run_cell);
     place.meet();
+    if (a.extra.norm_hh) {
+      for (int64_t row = place.unit; row < count; row += place.plan.units) normed_row(spot(row));
+      place.meet();
+    }
     if (!C::kHasCellState || !a.weight_hr) return;
-    const auto run_projection = [&](int64_t panel, int64_t row,
-                                    const A* tile) __attribute__((always_inline)) {
-      for (int64_t v = 0; v < kPlainWide; ++v) {
-        const int64_t u = (panel * kPlainWide + v) * L;
-        if (u < a.state) {
-          store_state(at0 + row, row0 + row, u, load<A>(tile + v * L));
-        }
-      }
-    };
+    const auto run_projection = [&](int64_t panel, int64_t row, const A* tile)
+                                    __attribute__((always_inline)) {
+                                      for (int64_t v = 0; v < kPlainWide; ++v) {
+                                        const int64_t u = (panel * kPlainWide + v) * L;
+                                        if (u < a.state) {
+                                          store_state(spot(row), u, load<A>(tile + v * L));
+                                        }
+                                      }
+                                    };
     for_each_tile<D, kPlainWide>(
         all.hr, all.packed_hr, projected.first, projected.last, all.mid + row0 * all.m_stride,
         all.m_stride, count, [](int64_t, int64_t, Lines&) {}, run_projection);
     place.meet();
+  }
+
+  FASTSEQ_INLINE void keep_product(const Spot& p, int64_t panel, const A* tile) {
+    A* const to = all.product + p.row * C::kGates * all.m_stride;
+    for (int64_t v = 0; v < kWideOf<C>; ++v) {
+      const int64_t u = (kGated<C> ? panel : panel * kPlainWide + v) * L;
+      if (u < a.hidden) {
+        store<A>(to + (kGated<C> ? v * all.m_stride : 0) + u, load<A>(tile + v * L));
+      }
+    }
   }
 
   // Rows are shared among the members of a group where whole rows are moved.
@@ -242,29 +267,63 @@ struct ForwardSlice {
     for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
   }
 
-  void run() {
+  // The first state of a row, or what replaces it before the first step.
+  const S* first_state(int64_t row, int64_t width, const void* initial, const void* by) const {
+    if (!a.extra.resets_first(a.seq, row)) by = initial;
+    return by ? static_cast<const S*>(by) + a.seq.place(row) * width : nullptr;
+  }
+
+  void start_row(int64_t row) {
     const int64_t R = a.state, H = a.hidden;
-    each_own_row([&](int64_t row) {
-      Item* const h = all.now + row * all.h_stride;
-      fill_row(h, all.h_stride);
-      load_items<D>(h, static_cast<const S*>(a.h0) + row * R, R);
-      // A row that has not started yet, or has ended, holds its state in both buffers.
-      copy_row(all.next + row * all.h_stride, h, all.h_stride);
-      if constexpr (C::kHasCellState) {
-        load_row<A>(all.cell + row * all.m_stride, static_cast<const S*>(a.c0) + row * H, H);
-        if (a.weight_hr) fill_row(all.mid + row * all.m_stride, all.m_stride);
+    Item* const h = all.now + row * all.h_stride;
+    fill_row(h, all.h_stride);
+    if (const S* const from = first_state(row, R, a.h0, a.extra.reset_h)) {
+      for (int64_t u = 0; u < R; u += L) {
+        store<A>(h + u, dropped(row, u, load_n<A>(from + u, R - u)));
       }
+    }
+    // A row that has not started yet holds its state in both buffers.
+    copy_row(all.next + row * all.h_stride, h, all.h_stride);
+    if constexpr (C::kHasCellState) {
+      A* const c = all.cell + row * all.m_stride;
+      const S* const from = first_state(row, H, a.c0, a.extra.reset_c);
+      if (from) {
+        load_row<A>(c, from, H);
+      } else {
+        fill_row(c, all.m_stride);
+      }
+      if (a.weight_hr) fill_row(all.mid + row * all.m_stride, all.m_stride);
+    }
+  }
+
+  void end_row(int64_t row) {
+    const int64_t R = a.state, H = a.hidden, place = a.seq.place(row);
+    int64_t last = -1;  // its last step
+    if (a.seq.reverse) {
+      if (a.seq.steps > 0 && row < a.seq.active(0)) last = 0;
+    } else {
+      last = a.seq.steps - 1;
+      while (last >= 0 && a.seq.active(last) <= row) --last;
+    }
+    const S* const h = last < 0 ? static_cast<const S*>(a.h0) + place * R
+                                : static_cast<const S*>(a.y) + a.seq.row(last, row) * R;
+    copy_row(static_cast<S*>(a.h_n) + place * R, h, R);
+    if constexpr (C::kHasCellState) {
+      store_row<A>(static_cast<S*>(a.c_n) + place * H, all.cell + row * all.m_stride, H);
+    }
+    each_absent_row(a.seq, row, [&](int64_t at) {
+      fill_row(static_cast<S*>(a.y) + at * R, R);
+      if (a.gates) fill_row(static_cast<S*>(a.gates) + at * C::kCached * H, C::kCached * H);
+      if (C::kHasCellState && a.cells) fill_row(static_cast<A*>(a.cells) + at * H, H);
+      if (a.products) fill_row(static_cast<S*>(a.products) + at * C::kGates * H, C::kGates * H);
     });
+  }
+
+  void run() {
+    each_own_row([&](int64_t row) { start_row(row); });
     place.meet();
-    int64_t before = 0;  // rows that took part in the step before
     for (int64_t s = 0; s < a.seq.steps; ++s) {
       const int64_t t = a.seq.at(s), count = active(t);
-      if (place.unit == 0) {
-        for (int64_t row = batch.first + count; row < batch.first + before; ++row) {
-          copy_row(all.next + row * all.h_stride, all.now + row * all.h_stride, all.h_stride);
-        }
-      }
-      before = count;
       if (count == 0) continue;
       if (a.in.given && s >= chunk_end) fill_chunk(s);
       step(t, count);
@@ -273,14 +332,7 @@ struct ForwardSlice {
       all.now = all.next;
       all.next = swap;
     }
-    each_own_row([&](int64_t row) {
-      S* const h_n = static_cast<S*>(a.h_n) + row * R;
-      const Item* const h = all.now + row * all.h_stride;
-      for (int64_t i = 0; i < R; i += L) store_n<A>(h_n + i, load<A>(h + i), R - i);
-      if constexpr (C::kHasCellState) {
-        store_row<A>(static_cast<S*>(a.c_n) + row * H, all.cell + row * all.m_stride, H);
-      }
-    });
+    each_own_row([&](int64_t row) { end_row(row); });
   }
 };
 

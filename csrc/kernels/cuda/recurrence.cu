@@ -50,7 +50,7 @@ FASTSEQ_KERNEL forward_kernel(RecurrenceForward a, StepForward s, Rows rows) {
   A c_prev{}, h_prev{};
   if constexpr (C::kHasCellState) c_prev = *cell;
   if constexpr (C::kHasDirectPath) h_prev = load(state);
-  C::template forward<Math>(x, r, h_prev, c_prev, cache, c, h);
+  C::template forward<Math>(x, r, h_prev, c_prev, kNoZone<A>, cache, c, h);
   if constexpr (C::kHasCellState) {
     *cell = c;
     if (a.cells) static_cast<A*>(a.cells)[at * H + u] = c;
@@ -115,7 +115,8 @@ FASTSEQ_KERNEL backward_kernel(RecurrenceBackward a, StepBackward s, Rows rows) 
     dc = *cell;
     if (a.grad_cells) dc += static_cast<const A*>(a.grad_cells)[at * H + u];
   }
-  C::template backward<Math>(cache, h, c, h_prev, c_prev, dh, extra, dx, dr, dc, direct);
+  C::template backward<Math>(cache, h, c, h_prev, c_prev, dh, extra, kNoZone<A>, dx, dr, dc,
+                             direct);
   for (int g = 0; g < C::kGates; ++g) {
     store(static_cast<S*>(a.grad_pre) + (at * C::kGates + g) * H + u, dx[g]);
     if constexpr (C::kSplitsGates) {

@@ -1,0 +1,88 @@
+// The forward time loop's scratch and plan.
+#pragma once
+
+#include "recurrence_common.h"
+
+namespace fastseq::FASTSEQ_CAPABILITY {
+namespace {
+
+// Rows of a chunk: so many fill tiles well, and their products stay in the L2 cache.
+constexpr int64_t kChunkBytes = 384 << 10;
+constexpr int64_t kChunkRows = 192;
+
+PanelShape gate_shape(const RecurrenceForward& a, int64_t inner) {
+  const int64_t gates = gates_of(a.cell);
+  return {a.hidden, inner, gates > 1 ? gates : kPlainWide, gates > 1};
+}
+PanelShape hr_shape(const RecurrenceForward& a) { return {a.state, a.hidden, kPlainWide, false}; }
+
+// The team's scratch.
+template <class D>
+struct Shared {
+  using A = typename D::Sum;
+  using Item = typename D::Item;
+  PanelShape hh, ih, hr;
+  int64_t hh_panels, ih_panels, hr_panels;
+  Item *packed_hh, *packed_ih, *packed_hr;
+  A* bias;           // [panel][tile row]
+  Item *now, *next;  // h_{t-1} and h_t  [B, h_stride]
+  A* cell;           // c                [B, m_stride]
+  Item* mid;         // m before the projection [B, m_stride]
+  A* product;        // W_hh h_{t-1} of a layer norm [B, gates, m_stride]
+  int64_t h_stride, m_stride, bytes;
+
+  Shared(const RecurrenceForward& a, char* base) {
+    Block block{base};
+    const bool lstm = a.cell == Cell::kLstm;
+    hh = gate_shape(a, a.state);
+    ih = gate_shape(a, a.in.size);
+    hr = hr_shape(a);
+    hh_panels = panel_count<D>(hh);
+    ih_panels = a.in.given ? hh_panels : 0;
+    hr_panels = a.weight_hr ? panel_count<D>(hr) : 0;
+    packed_hh = block.take<Item>(packed_size<D>(hh));
+    packed_ih = block.take<Item>(a.in.given ? packed_size<D>(ih) : 0);
+    packed_hr = block.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
+    bias = block.take<A>(ih_panels * hh.wide * lanes_of<A>);
+    h_stride = padded<Item>(a.state);
+    m_stride = padded<A>(a.hidden);
+    now = block.take<Item>(a.seq.batch * h_stride);
+    next = block.take<Item>(a.seq.batch * h_stride);
+    cell = block.take<A>(lstm ? a.seq.batch * m_stride : 0);
+    mid = block.take<Item>(a.weight_hr ? a.seq.batch * m_stride : 0);
+    product = block.take<A>(a.extra.norm_hh ? a.seq.batch * gates_of(a.cell) * m_stride : 0);
+    bytes = block.used;
+  }
+};
+
+template <class D>
+RecurrencePlan plan_of(const RecurrenceForward& a, int64_t members) {
+  int64_t panels = panel_count<D>(gate_shape(a, a.state));
+  if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
+  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members);
+}
+
+// A member's scratch: the input of a chunk, and its product with W_ih.
+template <class D>
+struct Chunk {
+  using A = typename D::Sum;
+  typename D::Item* x;  // [rows, x_stride]
+  A* product;           // [panel][rows][tile row]
+  int64_t rows, x_stride, bytes;
+
+  Chunk(const RecurrenceForward& a, int64_t batch_rows, int64_t panels, char* base) {
+    Block block{base};
+    const int64_t panel_row = gate_shape(a, 1).wide * lanes_of<A>;
+    const int64_t row_bytes = (panels > 0 ? panels : 1) * panel_row * sizeof(A);
+    rows = clamped(kChunkBytes / row_bytes, kBlockRows, kChunkRows);
+    if (rows < batch_rows) rows = batch_rows;  // a step at least
+    if (rows > a.seq.steps * batch_rows) rows = a.seq.steps * batch_rows;
+    x_stride = padded<typename D::Item>(a.in.size);
+    x = block.take<typename D::Item>(a.in.given ? rows * x_stride : 0);
+    product = block.take<A>(a.in.given ? panels * rows * panel_row : 0);
+    bytes = block.used;
+  }
+};
+
+}  // namespace
+}  // namespace fastseq::FASTSEQ_CAPABILITY

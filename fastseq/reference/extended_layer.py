@@ -1,0 +1,154 @@
+"""A layer with lengths, resets, dropped and kept states and layer norm, in plain PyTorch.
+
+Oracle, source of second derivatives, and the layer itself on devices without kernels: nothing here
+waits for a device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, linear
+
+from fastseq.ops import Cell, ExtendedForward, Extras
+from fastseq.reference.layer import _biases
+
+
+def extended_layer(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    extras: Extras,
+    cell: int,
+    reverse: bool,
+    save: bool = True,
+) -> ExtendedForward:
+    """The layer of ``fastseq.ops.extended_layer``, a step at a time.
+
+    Layer norm (Ba, Kiros & Hinton, 2016): W h' becomes LN(W h'), and h = o tanh(LN(c)).
+    Zoneout (Krueger et al., 2016): h and c keep their values where the mask says so.
+    Variational dropout (Gal & Ghahramani, 2016): one mask of h' for all steps.
+    """
+    kind = Cell(cell)
+    if weight_ih is None:
+        pre, bias_hn = x, bias_hh
+    else:
+        bias, bias_hn = _biases(kind, bias_ih, bias_hh)
+        pre = linear(x, weight_ih, bias)
+    if batch_sizes is None:
+        steps: list[tuple[Tensor, slice]] = [(row, slice(None)) for row in pre.unbind(0)]
+    else:
+        parts = pre.split(batch_sizes.tolist())
+        steps = [(row, slice(0, len(row))) for row in parts]
+    zones_h = _by_step(extras.zone_h, batch_sizes)
+    zones_c = _by_step(extras.zone_c, batch_sizes)
+    order = list(range(len(steps)))
+    h, c = h0, c0
+    made: dict[int, tuple[Tensor, ...]] = {}
+    for t in reversed(order) if reverse else order:
+        row, active = steps[t]
+        h, c = _replaced(h, c, t, extras, reverse, len(steps))
+        h_prev, c_prev = h[active], None if c is None else c[active]
+        read = h_prev if extras.drop is None else h_prev * extras.drop[active]
+        product = linear(read, weight_hh)
+        w = product
+        if extras.norm_hh is not None:
+            w = layer_norm(product, product.shape[-1:], extras.norm_hh, None, extras.epsilon)
+        now, c_now, gates = _cell(kind, row, w, h_prev, c_prev, bias_hn)
+        if c_now is not None and c_prev is not None:
+            if extras.zone_c is not None:
+                c_now = (1 - zones_c[t]) * c_now + zones_c[t] * c_prev
+            inner = c_now
+            if extras.norm_c is not None:
+                inner = layer_norm(
+                    c_now, c_now.shape[-1:], extras.norm_c, extras.norm_c_bias, extras.epsilon
+                )
+            now = gates[..., -inner.shape[-1] :] * inner.tanh()
+            if weight_hr is not None:
+                now = linear(now, weight_hr)
+        if extras.zone_h is not None:
+            now = (1 - zones_h[t]) * now + zones_h[t] * h_prev
+        out: tuple[Tensor, ...] = (now, gates, product)
+        out += () if c_now is None else (c_now,)
+        if extras.lengths is not None:
+            there = (t < extras.lengths).unsqueeze(-1)
+            now = torch.where(there, now, h_prev)
+            out = tuple(o.where(there, 0) for o in out)
+            if c_now is not None and c_prev is not None:
+                c_now = torch.where(there, c_now, c_prev)
+        made[t] = out
+        h = now if len(now) == len(h) else torch.cat([now, h[len(now) :]])
+        if c is not None and c_now is not None:
+            c = c_now if len(c_now) == len(c) else torch.cat([c_now, c[len(c_now) :]])
+
+    def stacked(i: int, wanted: bool = True) -> Tensor:
+        if not wanted:
+            return x.new_empty(0)
+        rows = [made[t][i] for t in order]
+        return torch.cat(rows) if batch_sizes is not None else torch.stack(rows)
+
+    lstm = kind == Cell.LSTM
+    return ExtendedForward(
+        stacked(0),
+        h,
+        x.new_empty(0) if c is None else c,
+        stacked(1, save and kind.cached > 0),
+        stacked(3, save and lstm),
+        stacked(2, save and extras.norm_hh is not None),
+    )
+
+
+def _by_step(zone: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
+    if zone is None:
+        return ()
+    return zone.unbind(0) if batch_sizes is None else zone.split(batch_sizes.tolist())
+
+
+def _replaced(
+    h: Tensor, c: Tensor | None, t: int, extras: Extras, reverse: bool, steps: int
+) -> tuple[Tensor, Tensor | None]:
+    """The states as step t finds them: a mark stands between its step and the one before."""
+    mark = t + 1 if reverse else t
+    if extras.reset is None or mark >= steps:
+        return h, c
+    here = extras.reset[mark]
+    if extras.lengths is not None:  # a mark beyond the length stands before no step
+        here = here & (mark < extras.lengths)
+    here = here.unsqueeze(-1)
+
+    def other(state: Tensor, by: Tensor | None) -> Tensor:
+        return torch.where(here, torch.zeros_like(state) if by is None else by, state)
+
+    return other(h, extras.reset_h), None if c is None else other(c, extras.reset_c)
+
+
+def _cell(
+    kind: Cell,
+    x: Tensor,
+    w: Tensor,
+    h_prev: Tensor,
+    c_prev: Tensor | None,
+    bias_hn: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """H (LSTM: made by the caller), c and the activations of one step."""
+    if kind == Cell.LSTM:
+        assert c_prev is not None
+        i, f, g, o = (x + w).chunk(4, -1)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        return o, f * c_prev + i * g, torch.cat([i, f, g, o], -1)
+    if kind == Cell.GRU:
+        w_r, w_z, q = w.chunk(3, -1)
+        x_r, x_z, x_n = x.chunk(3, -1)
+        if bias_hn is not None:
+            q = q + bias_hn
+        r, z = (x_r + w_r).sigmoid(), (x_z + w_z).sigmoid()
+        n = (x_n + r * q).tanh()
+        return (1 - z) * n + z * h_prev, None, torch.cat([r, z, n, q], -1)
+    h = (x + w).tanh() if kind == Cell.RNN_TANH else (x + w).relu()
+    return h, None, h
