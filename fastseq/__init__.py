@@ -7,6 +7,7 @@
 from fastseq import _library as _library  # loads the kernels, or says why it cannot
 from fastseq import functional, reference
 from fastseq._info import explain, info
+from fastseq._invariance import batch_invariant
 from fastseq._memory import empty_cache
 from fastseq._version import __version__
 from fastseq.nn import (
@@ -33,6 +34,7 @@ __all__ = [
     "RNNCell",
     "ReLULRNMaxPool2d",
     "__version__",
+    "batch_invariant",
     "empty_cache",
     "explain",
     "functional",

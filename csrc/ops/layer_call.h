@@ -125,7 +125,7 @@ struct LayerBackwardCall {
     grad_weight_hh = make(kWantWeightHh, {GH, n.state});
     grad_bias_ih = make(kWantBiases, {GH});
     grad_bias_hh = make(kWantBiases, {GH});
-    grad_weight_hr = make(time.weight_hr ? kWantWeightHr : 0, {n.state, n.hidden});
+    grad_weight_hr = make(time.weight_hr ? int64_t{kWantWeightHr} : 0, {n.state, n.hidden});
     advise_huge_pages(grad_x);
     const auto pointer_if = [&](int64_t flag, const Tensor& t) {
       return wanted & flag ? t.mutable_data_ptr() : nullptr;

@@ -65,6 +65,16 @@ constexpr const char* kExtendedLayerBackwardSchema =
     "Tensor grad_reset_h, Tensor grad_reset_c, Tensor grad_norm_hh, Tensor grad_norm_c, "
     "Tensor grad_norm_c_bias)";
 
+// One step, without gradients: x [B, I], h [B, H], c [B, H] for LSTM. c_next is empty but for LSTM.
+constexpr const char* kStepSchema =
+    "step(Tensor x, Tensor h, Tensor? c, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "
+    "Tensor? bias_hh, int cell) -> (Tensor h_next, Tensor c_next)";
+
+// The same in place of the states.
+constexpr const char* kStepInPlaceSchema =
+    "step_(Tensor x, Tensor(a!) h, Tensor(b!)? c, Tensor weight_ih, Tensor weight_hh, "
+    "Tensor? bias_ih, Tensor? bias_hh, int cell) -> ()";
+
 // Frees the blocks that are kept between calls (memory.h); the bytes that were.
 constexpr const char* kEmptyCacheSchema = "empty_cache() -> int";
 

@@ -156,3 +156,30 @@ composed = partial(reference.layer, loop=torch.ops.fastseq.recurrence)
 composed_backward = partial(reference.layer_backward, loop=torch.ops.fastseq.recurrence_backward)
 torch.library.impl("fastseq::layer", "CUDA", composed)
 torch.library.impl("fastseq::layer_backward", "CUDA", composed_backward)
+
+
+def _step(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    cell: int,
+) -> tuple[Tensor, Tensor]:
+    made = composed(
+        x.unsqueeze(0), h, c, weight_ih, weight_hh, bias_ih, bias_hh, None, None, cell, False, False
+    )
+    return made.h_n, made.c_n
+
+
+def _step_in_place(x: Tensor, h: Tensor, c: Tensor | None, *rest: Any) -> None:
+    h_next, c_next = _step(x, h, c, *rest)
+    h.copy_(h_next)
+    if c is not None:
+        c.copy_(c_next)
+
+
+torch.library.impl("fastseq::step", "CUDA", _step)
+torch.library.impl("fastseq::step_", "CUDA", _step_in_place)

@@ -94,7 +94,10 @@ def _extended_layer(
 def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
     """What ATen checks before an RNN runs, in its words."""
     device, dtype = input.device, input.dtype
-    if all(t.device == device and t.dtype == dtype for t in (*states, *params)):
+    for t in (*states, *params):
+        if t.dtype is not dtype or t.device != device:
+            break
+    else:
         return
     for name, tensors in (("hidden", states), ("parameter", params)):
         for t in tensors:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-from fastseq import functional
-from fastseq.ops import Cell
+from fastseq import _invariance, functional
+from fastseq.ops import STEP, Cell
 
 
 class _Cell(nn.RNNCellBase):
@@ -18,6 +20,36 @@ class _Cell(nn.RNNCellBase):
         if self.bias:
             params += [self.bias_ih, self.bias_hh]
         return params
+
+    def _quick(
+        self, cell: int, input: Tensor, hx: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """A step that needs no gradient, by one op; None where it is not so simple.
+
+        Checks are the op's, so that they cost nothing here; whatever it refuses goes the long way,
+        which finds the right words.
+        """
+        if (
+            torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+            or _invariance.on()
+            or is_compiling()
+            or input.dim() != 2
+        ):
+            return None
+        p = self._parameters  # a parametrized weight is not here
+        try:
+            if hx is None:
+                zeros = input.new_zeros(input.shape[0], self.hidden_size)
+                h, c = zeros, zeros if cell == Cell.LSTM else None
+            else:
+                h, c = hx if len(hx) == 2 else (hx[0], None)
+            made: tuple[Tensor, Tensor] = STEP(
+                input, h, c, p["weight_ih"], p["weight_hh"], p["bias_ih"], p["bias_hh"], cell
+            )
+        except (KeyError, RuntimeError, ValueError, TypeError, IndexError):
+            return None
+        return made
 
     def _step(
         self, cell: Cell, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]
@@ -98,6 +130,9 @@ class LSTMCell(_Cell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return (h', c')."""
+        quick = self._quick(0, input, hx)
+        if quick is not None:
+            return quick
         return self._step(Cell.LSTM, input, hx, ("hx[0]", "hx[1]"))
 
 
@@ -116,7 +151,9 @@ class GRUCell(_Cell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return h'."""
-        return self._step(Cell.GRU, input, None if hx is None else (hx,), ("hidden",))[0]
+        states = None if hx is None else (hx,)
+        quick = self._quick(1, input, states)
+        return (quick or self._step(Cell.GRU, input, states, ("hidden",)))[0]
 
 
 class RNNCell(_Cell):
@@ -139,4 +176,6 @@ class RNNCell(_Cell):
         if self.nonlinearity not in ("tanh", "relu"):  # nn.RNNCell finds out here, too
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         cell = Cell.RNN_TANH if self.nonlinearity == "tanh" else Cell.RNN_RELU
-        return self._step(cell, input, None if hx is None else (hx,), ("hidden",))[0]
+        states = None if hx is None else (hx,)
+        quick = self._quick(cell.value, input, states)
+        return (quick or self._step(cell, input, states, ("hidden",)))[0]

@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 from fastseq import functional
 from fastseq.functional import Options
 from fastseq.nn.beyond import Beyond
+from fastseq.nn.streaming import StreamState, advance, first_state
+from fastseq.ops import Cell
 
 _States = tuple[Tensor, ...]
 
@@ -48,7 +50,11 @@ class _Recurrent(Beyond):
 
     def _params(self) -> list[Tensor]:
         # Read at every call: a list kept from before goes stale under parametrize and pruning.
-        return [getattr(self, name) for name in self._flat_weights_names]
+        own = self._parameters
+        try:
+            return [own[name] for name in self._flat_weights_names]  # type: ignore[misc]
+        except KeyError:  # where the quick way does not find them
+            return [getattr(self, name) for name in self._flat_weights_names]
 
     def _state_sizes(self) -> tuple[int, ...]:
         return (self.hidden_size,)
@@ -89,8 +95,12 @@ class _Recurrent(Beyond):
         if not batched:
             input = input.unsqueeze(batch_dim)
             hx = None if hx is None else tuple(state.unsqueeze(1) for state in hx)
-        states = self._zeros(input, input.size(batch_dim)) if hx is None else hx
-        self._check_states(input, states, None)
+        if hx is None:
+            self.check_input(input, None)
+            states = self._zeros(input, input.shape[batch_dim])
+        else:
+            states = hx
+            self._check_states(input, states, None)
         options = self._padded_options(input, states, batched, *beside)
         output, *finals = self._call(input, states, None, options)
         cells = finals[len(states) :]
@@ -106,10 +116,11 @@ class _Recurrent(Beyond):
     ) -> tuple[Any, ...]:
         data, batch_sizes, sorted_indices, unsorted_indices = packed
         if hx is None:
+            self.check_input(data, batch_sizes)
             states = self._zeros(data, int(batch_sizes[0]))
         else:
             states = tuple(_permuted(state, sorted_indices) for state in hx)
-        self._check_states(data, states, batch_sizes)
+            self._check_states(data, states, batch_sizes)
         output, *finals = self._call(data, states, batch_sizes, options)
         cells = finals[len(states) :]
         return (
@@ -117,6 +128,40 @@ class _Recurrent(Beyond):
             tuple(_permuted(state, unsorted_indices) for state in finals[: len(states)]),
             *(PackedSequence(c, batch_sizes, sorted_indices, unsorted_indices) for c in cells),
         )
+
+    def step(self, input: Tensor, state: Any = None) -> tuple[Tensor, StreamState]:
+        """Advance a stream by one step: for inference as the input arrives.
+
+        Without gradients the states are updated in place, and from the second step on nothing is
+        allocated: **the output and the state that a step returned are overwritten by the next one
+        with that state**; clone what you keep. Where a gradient is needed, each step makes tensors
+        of its own, as a call of the module would.
+
+        Args:
+            input: (B, I), or (I,) for one stream.
+            state: what the step before returned; or an hx as for a call, which is left as it is;
+                or None for zeros.
+
+        Returns:
+            The last layer's output (B, R), and the state; ``state.hx()`` is a copy in the form
+            that a call takes and returns.
+
+        Raises:
+            ValueError: the module is bidirectional, so that a step would need the whole future, or
+                input or state do not fit.
+            RuntimeError: a regulariser is active, whose mask belongs to a whole sequence.
+
+        Example:
+            >>> state = None
+            >>> for x_t in x:
+            ...     y_t, state = lstm.step(x_t, state)
+        """
+        if not isinstance(state, StreamState):
+            state = first_state(self, input, state)
+        return advance(self, input, state)
+
+    def _cell(self) -> Cell:
+        return Cell[self.mode]
 
     def _options(self) -> tuple[Any, ...]:
         return (

@@ -14,10 +14,13 @@ from fastseq.ops.layer import LayerBackward, Wanted, layer, layer_backward
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
 from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurrence_backward
+from fastseq.ops.step import STEP, STEP_, step
 from fastseq.ops.trio import relu_lrn_max_pool2d, relu_lrn_max_pool2d_backward
 
 __all__ = [
     "KERNEL_DEVICES",
+    "STEP",
+    "STEP_",
     "Backward",
     "Cell",
     "ExtendedBackward",
@@ -39,4 +42,5 @@ __all__ = [
     "recurrence_backward",
     "relu_lrn_max_pool2d",
     "relu_lrn_max_pool2d_backward",
+    "step",
 ]

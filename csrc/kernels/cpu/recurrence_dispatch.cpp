@@ -1,6 +1,7 @@
 // Chooses the recurrence kernels of the instruction set in use.
 #include "capability.h"
 #include "recurrence_table.h"
+#include "step.h"
 
 namespace fastseq {
 namespace {
@@ -31,7 +32,28 @@ RecurrenceKernels kernels_of(int dtype) {
   }
 }
 
+const StepKernel* step_table() {
+  switch (capability()) {
+#if defined(FASTSEQ_HAS_AVX512)
+    case Capability::kAvx512Bf16:
+    case Capability::kAvx512:
+      return avx512::step_table;
+#endif
+#if defined(FASTSEQ_HAS_AVX2)
+    case Capability::kAvx2:
+      return avx2::step_table;
+#endif
+    default:
+      return baseline::step_table;
+  }
+}
+
 }  // namespace
+
+StepKernel step_kernel(DType dtype) {
+  static const StepKernel* const table = step_table();
+  return table[static_cast<int>(dtype)];
+}
 
 const RecurrenceKernels& recurrence_kernels(DType dtype) {
   static const RecurrenceKernels kernels[kDTypes] = {kernels_of(0), kernels_of(1), kernels_of(2),
