@@ -75,6 +75,9 @@ constexpr const char* kStepInPlaceSchema =
     "step_(Tensor x, Tensor(a!) h, Tensor(b!)? c, Tensor weight_ih, Tensor weight_hh, "
     "Tensor? bias_ih, Tensor? bias_hh, int cell) -> ()";
 
+// x W^T of weight [M, K], or x W if turned; every row the same bits whatever the others.
+constexpr const char* kLinearSchema = "linear(Tensor x, Tensor weight, bool turned) -> Tensor";
+
 // Frees the blocks that are kept between calls (memory.h); the bytes that were.
 constexpr const char* kEmptyCacheSchema = "empty_cache() -> int";
 

@@ -59,8 +59,8 @@ struct StepCall {
 
   // Raises where the arguments do not fit together.
   static void check(Cell cell, const Tensor& x, const Tensor& h, const OptionalTensor& c,
-                    const Tensor& weight_ih, const Tensor& weight_hh,
-                    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh) {
+                    const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
+                    const OptionalTensor& bias_hh) {
     const Sizes n(cell, h, c, weight_hh, std::nullopt);
     const int64_t I = x.size(1), GH = n.gates * n.hidden;
     check_shape(x, {n.batch, I}, h, "x");
@@ -86,8 +86,7 @@ struct StepCall {
     loop.bias_ih = args.bias_ih;
     loop.bias_hh = args.bias_hh;
     if (args.bias_hh && args.cell == Cell::kGru) {
-      loop.bias_hn =
-          static_cast<const char*>(args.bias_hh) + 2 * args.hidden * element_size;
+      loop.bias_hn = static_cast<const char*>(args.bias_hh) + 2 * args.hidden * element_size;
     }
     const Workspace y(args.batch * args.hidden * element_size);
     loop.y = y.data();

@@ -1,4 +1,4 @@
-// Runs a recurrence: one parallel region, whose threads form a team.
+// Runs a kernel for a team: one parallel region, whose threads form it.
 #pragma once
 
 #include <vector>
@@ -16,10 +16,9 @@ struct TeamKernel {
   void (*run)(const Args&, const Member&, char* team, char* own);
 };
 
+// threads: wanted; fewer may come.
 template <class Args>
-void run_team(const TeamKernel<Args>& kernel, const Args& args) {
-  const int64_t threads = useful_threads(args.cell, args.seq.rows(), args.hidden, args.state,
-                                         args.in.size, torch::stable::get_num_threads());
+void run_team(const TeamKernel<Args>& kernel, const Args& args, int64_t threads) {
   const int64_t shared = rounded(kernel.team_bytes(args));
   // Fewer threads than asked for may come; the fewer, the more each needs.
   std::vector<int64_t> own(threads + 1);
@@ -42,6 +41,14 @@ void run_team(const TeamKernel<Args>& kernel, const Args& args) {
   } else {
     torch::stable::parallel_for(0, threads, 1, work);
   }
+}
+
+// A recurrence, with as many threads as are worth having.
+template <class Args>
+void run_team(const TeamKernel<Args>& kernel, const Args& args) {
+  run_team(kernel, args,
+           useful_threads(args.cell, args.seq.rows(), args.hidden, args.state, args.in.size,
+                          torch::stable::get_num_threads()));
 }
 
 inline TeamKernel<RecurrenceForward> forward_kernel(DType dtype) {

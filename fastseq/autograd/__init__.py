@@ -3,6 +3,7 @@
 from fastseq.autograd import layer_vmap as layer_vmap  # registers its rules
 from fastseq.autograd.extended_layer import ExtendedLayer, ExtendedLayerBackward
 from fastseq.autograd.layer import Layer, LayerBackward
+from fastseq.autograd.linear import Linear
 from fastseq.autograd.lrn import LocalResponseNorm, LocalResponseNormBackward
 from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward
 from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward
@@ -12,6 +13,7 @@ __all__ = [
     "ExtendedLayerBackward",
     "Layer",
     "LayerBackward",
+    "Linear",
     "LocalResponseNorm",
     "LocalResponseNormBackward",
     "MaxPool2d",

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, layer_norm, linear
+from torch.nn.functional import dropout, layer_norm
 
+from fastseq.autograd import Linear
 from fastseq.ops import Cell, Extras
 from fastseq.reference.layer import _biases
 
@@ -101,5 +102,5 @@ def normed_input(
 ) -> tuple[Tensor, Tensor | None]:
     """The normalized and biased input side of all steps, and GRU's bias b_hn, which stays out."""
     bias, bias_hn = _biases(cell, bias_ih, bias_hh)
-    product = linear(x, weight_ih)
+    product = Linear.apply(x, weight_ih, False)
     return layer_norm(product, product.shape[-1:], gain, bias, epsilon).to(x.dtype), bias_hn

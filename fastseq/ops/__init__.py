@@ -11,6 +11,7 @@ from fastseq.ops.extended_layer import (
     extended_layer,
 )
 from fastseq.ops.layer import LayerBackward, Wanted, layer, layer_backward
+from fastseq.ops.linear import linear
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
 from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurrence_backward
@@ -34,6 +35,7 @@ __all__ = [
     "extended_layer",
     "layer",
     "layer_backward",
+    "linear",
     "local_response_norm",
     "local_response_norm_backward",
     "max_pool2d",

@@ -1,5 +1,6 @@
 // Chooses the recurrence kernels of the instruction set in use.
 #include "capability.h"
+#include "linear.h"
 #include "recurrence_table.h"
 #include "step.h"
 
@@ -32,6 +33,26 @@ RecurrenceKernels kernels_of(int dtype) {
   }
 }
 
+const LinearKernel& linear_of(int dtype) {
+  switch (capability()) {
+#if defined(FASTSEQ_HAS_AVX512_BF16)
+    case Capability::kAvx512Bf16:
+      if (static_cast<DType>(dtype) == DType::kBFloat16) return avx512_bf16::linear_table[dtype];
+      [[fallthrough]];
+#endif
+#if defined(FASTSEQ_HAS_AVX512)
+    case Capability::kAvx512:
+      return avx512::linear_table[dtype];
+#endif
+#if defined(FASTSEQ_HAS_AVX2)
+    case Capability::kAvx2:
+      return avx2::linear_table[dtype];
+#endif
+    default:
+      return baseline::linear_table[dtype];
+  }
+}
+
 const StepKernel* step_table() {
   switch (capability()) {
 #if defined(FASTSEQ_HAS_AVX512)
@@ -49,6 +70,8 @@ const StepKernel* step_table() {
 }
 
 }  // namespace
+
+const LinearKernel& linear_kernel(DType dtype) { return linear_of(static_cast<int>(dtype)); }
 
 StepKernel step_kernel(DType dtype) {
   static const StepKernel* const table = step_table();

@@ -30,9 +30,9 @@ using StepKernel = void (*)(const StepArguments&);
 // The kernel of the instruction set in use.
 StepKernel step_kernel(DType dtype);
 
-#define FASTSEQ_DECLARE_STEP(capability)         \
-  namespace capability {                         \
-  extern const StepKernel step_table[kDTypes];   \
+#define FASTSEQ_DECLARE_STEP(capability)       \
+  namespace capability {                       \
+  extern const StepKernel step_table[kDTypes]; \
   }
 
 FASTSEQ_DECLARE_STEP(baseline)

@@ -1,0 +1,141 @@
+"""``step``: a stream is the sequence, in memory that is allocated once; and cells' quick way."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from recurrence_cases import CELLS, KINDS, leaves, numbers, states, twins
+from torch import Tensor
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
+from torch.profiler import ProfilerActivity, profile
+
+import fastseq
+
+T, B, I, H = 5, 4, 3, 20  # noqa: E741
+OPTIONS: list[dict[str, Any]] = [
+    {}, {"num_layers": 3}, {"bias": False, "batch_first": True}, {"layer_norm": True},
+    {"zoneout": 0.5, "recurrent_dropout": 0.5, "num_layers": 2, "dropout": 0.5},
+]  # fmt: skip
+CASES = [(kind, options) for kind in KINDS for options in OPTIONS] + [("LSTM", {"proj_size": 2})]
+each_case = pytest.mark.parametrize(
+    ("kind", "options"), CASES, ids=lambda v: v if isinstance(v, str) else "-".join(v) or "plain"
+)
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "gradients"])
+@pytest.mark.parametrize("given", [False, True], ids=["zeros", "hx"])
+def test_a_stream_is_the_sequence(
+    kind: str, options: dict[str, Any], dtype: torch.dtype, grad: bool, given: bool
+) -> None:
+    module = getattr(fastseq, kind)(I, H, dtype=dtype, **options).eval()
+    x = numbers(T, B, I, dtype=dtype)
+    hx = states(module, B) if given else None
+    first = options.get("batch_first")
+    with torch.set_grad_enabled(grad):
+        y, h_n = module(x.transpose(0, 1) if first else x, hx)
+        state: Any = hx
+        outputs = []
+        for x_t in x:
+            out, state = module.step(x_t, state)
+            outputs.append(out if grad else out.clone())
+    tolerance = {torch.bfloat16: 2e-2, torch.float32: 2e-6, torch.float64: 1e-12}[dtype]
+    close = {"rtol": 0, "atol": tolerance}
+    torch.testing.assert_close(torch.stack(outputs), y.transpose(0, 1) if first else y, **close)
+    torch.testing.assert_close(leaves(state.hx()), leaves(h_n), **close)
+    if given:
+        assert all(torch.equal(a, b) for a, b in
+                   zip(leaves(hx), leaves(states(module, B)), strict=True))  # fmt: skip
+    if grad:
+        torch.stack(outputs).sum().backward()
+        assert all(p.grad is not None for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unbatched_and_frozen_rows(kind: str) -> None:
+    module = getattr(fastseq, kind)(I, H)
+    x = numbers(T, I)
+    with torch.no_grad():
+        expected, h_n = module(x)
+        state = None
+        for x_t, y_t in zip(x, expected, strict=True):
+            y, state = module.step(x_t, state)
+            torch.testing.assert_close(y, y_t)
+        assert leaves(state.hx())[0].shape == leaves(h_n)[0].shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_allocated_after_the_first_step(kind: str) -> None:
+    module = getattr(fastseq, kind)(I, H, num_layers=2)
+    x = numbers(B, I)
+    with torch.no_grad():
+        y, state = module.step(x)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            again, same = module.step(x, state)
+    assert same is state
+    assert again.data_ptr() == y.data_ptr()
+    assert sum(max(0, event.self_cpu_memory_usage) for event in seen.key_averages()) == 0
+
+
+def test_mistakes() -> None:
+    lstm = fastseq.LSTM(I, H)
+    with pytest.raises(ValueError, match="one direction"):
+        fastseq.LSTM(I, H, bidirectional=True).step(numbers(B, I))
+    with pytest.raises(ValueError, match=r"\(B, I\) or \(I,\)"):
+        lstm.step(numbers(1, B, I))
+    with pytest.raises(RuntimeError, match="Expected 3, got 4"):
+        lstm.step(numbers(B, I + 1))
+    with pytest.raises(RuntimeError, match=r"Expected hidden\[0\] size"):
+        lstm.step(numbers(B, I), states(fastseq.LSTM(I, H + 1), B))
+    with pytest.raises(RuntimeError, match="call eval"):
+        fastseq.GRU(I, H, zoneout=0.1).step(numbers(B, I))
+    with torch.no_grad():
+        _, state = lstm.step(numbers(B, I))
+        before = state.hx()
+        for wrong in (numbers(B, I + 1), numbers(B + 1, I), numbers(B, I).double()):
+            with pytest.raises((RuntimeError, ValueError)):
+                lstm.step(wrong, state)
+        with pytest.raises(ValueError, match="began with input of 2"):
+            lstm.step(numbers(I), state)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.hx(), strict=True))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("batch", [1, 2, 4, 5, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_quick_cells_are_torch_nns(kind: str, batch: int, dtype: torch.dtype) -> None:
+    """The way without gradients: odd sizes, strided input, no bias, any number of rows."""
+    for hidden, width, bias in [(1, 1, True), (17, 33, False), (128, 128, True), (40, 5, True)]:
+        ours, native = twins(kind, width, hidden, bias, dtype=dtype)
+        x = numbers(width, batch, dtype=dtype).t()
+        h = numbers(batch, hidden, seed=3, dtype=dtype)
+        hx: Any = (h, -h) if kind == "LSTMCell" else h
+        with torch.no_grad():
+            for state in (hx, None):
+                torch.testing.assert_close(leaves(ours(x, state)), leaves(native(x, state)))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_quick_cells_read_weights_at_each_call(kind: str) -> None:
+    """Data edited behind autograd's back, pruning, and parametrization."""
+    cell = getattr(fastseq, kind)(I, H)
+    x = numbers(B, I)
+
+    def out() -> Tensor:
+        with torch.no_grad():
+            return leaves(cell(x))[0].clone()
+
+    first = out()
+    cell.weight_ih.data.mul_(2)
+    second = out()
+    prune.l1_unstructured(cell, "weight_ih", 0.5)
+    third = out()
+    weight_norm(cell, "weight_hh")
+    cell.parametrizations.weight_hh.original0.data.mul_(3)
+    cell.bias_ih.data.add_(1)
+    found = [first, second, third, out()]
+    assert all(not torch.equal(a, b) for a, b in pairwise(found))
+    torch.testing.assert_close(found[-1], leaves(cell(x))[0])
