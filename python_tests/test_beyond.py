@@ -235,7 +235,7 @@ def test_zoneout_keeps_units(kind: str) -> None:
         module = made(kind, zoneout=(0.0, 0.5), return_cell_states=True)
         assert "(0.0, 0.5)" in repr(module)
         y, _, c = module(x)
-        assert kept(y) == 0.0
+        assert kept(y[20:]) == 0.0  # by then no c is left that has never changed
         assert abs(kept(c) - 0.5) < 0.02
 
 

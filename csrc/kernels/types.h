@@ -86,22 +86,25 @@ struct Extras {
   const void* norm_c_bias;
   double epsilon;  // of both
 
-  // Whether the state before step t of row b is replaced. A mark stands between a step and the one
-  // before it in time, and the recurrence crosses it in either direction.
+  // A mark stands between a step and the one before it in time, and the recurrence crosses it in
+  // either direction: whether the state before step t of row b is replaced, and the one after it.
   FASTSEQ_HD bool resets(const Sequence& seq, int64_t t, int64_t b) const {
-    if (!reset) return false;
-    if (!seq.reverse) return reset[t * seq.batch + seq.place(b)];
-    return seq.previous_row(t, b) >= 0 && reset[(t + 1) * seq.batch + seq.place(b)];
+    return reset && (seq.reverse ? marked_later(seq, t, b) : marked(seq, t, b));
   }
-  // Whether the state after step t is replaced before the next one.
   FASTSEQ_HD bool resets_after(const Sequence& seq, int64_t t, int64_t b) const {
-    if (!reset) return false;
-    const int64_t next = seq.reverse ? t - 1 : t + 1;
-    return next >= 0 && next < seq.steps && b < seq.active(next) && resets(seq, next, b);
+    return reset && (seq.reverse ? t > 0 && marked(seq, t, b) : marked_later(seq, t, b));
   }
   // Whether even the first step finds its state replaced.
   FASTSEQ_HD bool resets_first(const Sequence& seq, int64_t b) const {
-    return reset && !seq.reverse && seq.steps > 0 && b < seq.active(0) && reset[seq.place(b)];
+    return reset && !seq.reverse && seq.steps > 0 && b < seq.active(0) && marked(seq, 0, b);
+  }
+
+ private:
+  FASTSEQ_HD bool marked(const Sequence& seq, int64_t t, int64_t b) const {
+    return reset[t * seq.batch + seq.place(b)];
+  }
+  FASTSEQ_HD bool marked_later(const Sequence& seq, int64_t t, int64_t b) const {
+    return t + 1 < seq.steps && b < seq.active(t + 1) && marked(seq, t + 1, b);
   }
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -70,9 +71,9 @@ def extras(
     if train and options.recurrent_dropout > 0:
         drop = dropout(torch.ones_like(h0), options.recurrent_dropout, training=True)
     if train and options.zoneout[0] > 0:
-        zone_h = x.new_empty(*x.shape[:-1], h0.shape[-1]).bernoulli_(options.zoneout[0])
+        zone_h = _mask(x, h0.shape[-1], options.zoneout[0])
     if train and options.zoneout[1] > 0 and cell == Cell.LSTM:
-        zone_c = x.new_empty(*x.shape[:-1], hidden).bernoulli_(options.zoneout[1])
+        zone_c = _mask(x, hidden, options.zoneout[1])
     if not norms and all(t is None for t in (options.lengths, options.reset, drop, zone_h, zone_c)):
         return None
     by = options.reset_state
@@ -89,6 +90,21 @@ def extras(
         norms[3] if len(norms) > 2 else None,
         options.epsilon,
     )
+
+
+def _mask(x: Tensor, width: int, p: float) -> Tensor:
+    """Ones of probability p, to 2^-16, for every row of x: (..., width).
+
+    By four decisions of 16 bits from each number of the generator; ``bernoulli_`` takes seven times
+    as long, more than the whole layer.
+    """
+    shape = [*x.shape[:-1], width]
+    if torch.compiler.is_compiling():
+        return x.new_empty(shape).bernoulli_(p)
+    count = math.prod(shape)
+    bits = x.new_empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    chosen = bits.view(torch.int16)[:count] < round(p * 2**16) - 2**15
+    return chosen.view(shape).to(x.dtype)
 
 
 def normed_input(

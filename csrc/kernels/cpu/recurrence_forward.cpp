@@ -35,6 +35,7 @@ struct ForwardSlice {
   // A row at a step, and the row of memory that holds it.
   struct Spot {
     int64_t t, row, at;
+    bool cut;  // whether the state after the step is replaced
   };
 
   // h before the step, for L units from u on.
@@ -80,7 +81,7 @@ struct ForwardSlice {
         store<A>(kept, cache[3]);
         store<A>(kept + all.m_stride, c);
       }
-      if (a.extra.resets_after(a.seq, p.t, p.row)) {
+      if (p.cut) {
         const S* const by = static_cast<const S*>(a.extra.reset_c);
         c = load_or_zero<A>(by ? by + a.seq.place(p.row) * H + u : by, n);
       }
@@ -158,7 +159,7 @@ struct ForwardSlice {
     }
     V kept = rounded_to<A, S>(h);
     store_n<A>(static_cast<S*>(a.y) + p.at * R + u, kept, n);
-    if (a.extra.resets_after(a.seq, p.t, p.row)) {
+    if (p.cut) {
       const S* const by = static_cast<const S*>(a.extra.reset_h);
       kept = load_or_zero<A>(by ? by + a.seq.place(p.row) * R + u : by, n);
     }
@@ -202,7 +203,8 @@ struct ForwardSlice {
   void step(int64_t t, int64_t count) {
     const int64_t row0 = batch.first;
     const auto spot = [&](int64_t row) __attribute__((always_inline)) {
-      return Spot{t, row0 + row, a.seq.row(t, row0 + row)};
+      const int64_t b = row0 + row;
+      return Spot{t, b, a.seq.row(t, b), a.extra.resets_after(a.seq, t, b)};
     };
     const A* const from = a.in.given ? chunk.product + chunk_row * kTileRow : nullptr;
     const auto run_cell = [&](int64_t panel, int64_t row,
@@ -225,7 +227,7 @@ struct ForwardSlice {
                                 __attribute__((always_inline)) {
                                   const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
                                   const int64_t n = a.hidden - u < per ? a.hidden - u : per;
-                                  fetch_block(spot(row).at, u, n, lines);
+                                  fetch_block(a.seq.row(t, row0 + row), u, n, lines);
                                 };
     for_each_tile<D, kWideOf<C>>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.h_stride, all.h_stride, count, fetch_cell,
