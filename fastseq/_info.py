@@ -88,6 +88,9 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor) -> str:
     shape = f"T={steps}, B={batch}, H={module.hidden_size}" + (
         f", R={state}" if module.proj_size else ""
     )
+    beyond = module._explain()
+    if input.is_cuda and beyond:
+        return f"{module.mode} {shape}: PyTorch's own operators step by step, because of {beyond}."
     if input.is_cuda:
         return f"{module.mode} {shape}: CUDA step kernels, one product and one cell kernel a step."
     threads = torch.get_num_threads()
@@ -95,7 +98,8 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor) -> str:
         _CELLS[module.mode], steps, batch, module.input_size, module.hidden_size, state, threads
     )
     why = _explain_plan(threads, plan["threads"], plan["batches"], plan["units"])
-    return f"{module.mode} {shape}: CPU kernels ({_C.cpu_capability()}), {why}."
+    with_ = f", with {beyond}" if beyond else ""
+    return f"{module.mode} {shape}: CPU kernels ({_C.cpu_capability()}){with_}, {why}."
 
 
 def _explain_plan(allowed: int, threads: int, batches: int, units: int) -> str:

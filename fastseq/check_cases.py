@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Outputs = Sequence[Tensor]
 
@@ -61,6 +61,7 @@ def recurrent_cases() -> Iterator[Case]:
         yield _recurrent(
             op, 7, 4, 6, 9, lengths=(3, 7, 1, 5), num_layers=2, bidirectional=True, batch_first=True
         )
+        yield _recurrent(op, 7, 4, 6, 9, lengths=(3, 7, 1, 5), padded=True, bidirectional=True)
     yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5)
     yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5, num_layers=2, bidirectional=True)
     yield _recurrent("LSTM", 7, 4, 6, 11, proj_size=5, lengths=(3, 7, 1, 5))
@@ -118,6 +119,7 @@ def _recurrent(
     state: bool = True,
     transposed: bool = False,
     lengths: tuple[int, ...] = (),
+    padded: bool = False,
     **options: Any,
 ) -> Case:
     batch_first = options.get("batch_first", False)
@@ -130,10 +132,15 @@ def _recurrent(
         x, *initial = values
         x = x.transpose(0, 1) if transposed else x
         hx = None if not initial else tuple(initial) if op == "LSTM" else initial[0]
-        if lengths:
+        if padded and not isinstance(module, (nn.LSTM, nn.GRU, nn.RNN)):
+            output, final = module(x, hx, lengths=torch.tensor(lengths, device=x.device))
+        elif lengths:
             packed = pack_padded_sequence(x, list(lengths), batch_first, enforce_sorted=False)
             output, final = module(packed, hx)
-            output = output.data  # (sum of lengths, D * H)
+            if padded:
+                output = pad_packed_sequence(output, batch_first, total_length=steps)[0]
+            else:
+                output = output.data  # (sum of lengths, D * H)
         else:
             output, final = module(x, hx)
         return [output, *(final if op == "LSTM" else (final,))]
@@ -144,7 +151,8 @@ def _recurrent(
     initial = [h0, (stacked, batch, hidden)] if op == "LSTM" else [h0]
     words = [f"T={steps} B={batch} I={width} H={hidden}"]
     words += ["" if state else "no hx", "transposed" if transposed else "", _words(options)]
-    words += [f"lengths {','.join(map(str, lengths))}" if lengths else ""]
+    ragged = f"{'padded, ' * padded}lengths {','.join(map(str, lengths))}"
+    words += [ragged if lengths else ""]
     shape = " ".join(filter(None, words))
     return Case(op, shape, build, (x, *(initial if state else [])), forward)
 

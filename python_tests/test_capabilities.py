@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 SUBSET = (
     "test_sizes or test_special or test_16_bit or test_one_hidden or test_outputs"
     " or (test_options and train and hx) or (test_packed and hx) or at_odd_sizes or wide_states"
-    " or (test_against_the_reference and test_ops)"
+    " or (test_against_the_reference and test_ops) or test_feature or random_cases or quick_cells"
 )
 FILES = [
     "test_recurrent_parity.py",
@@ -22,6 +22,8 @@ FILES = [
     "test_recurrent_special.py",
     "test_ops.py",
     "test_layer.py",
+    "test_extended_layer.py",
+    "test_streaming.py",
 ]
 IMAGE_FILES = ["test_lrn.py", "test_pool.py", "test_trio.py"]
 

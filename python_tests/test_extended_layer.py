@@ -8,6 +8,7 @@ import torch
 from extended_cases import FEATURES, extended
 from recurrence_cases import numbers
 from torch import Tensor
+from torch.library import opcheck
 
 from fastseq import reference
 from fastseq.autograd import ExtendedLayer
@@ -84,3 +85,70 @@ def test_random_cases() -> None:
             )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("cell", [Cell.LSTM, Cell.GRU, Cell.RNN_TANH])
+@pytest.mark.parametrize(
+    "features", ["lengths reset reset_state drop zone", "norm", "project norm"]
+)
+def test_16_bit(cell: Cell, features: str, dtype: torch.dtype) -> None:
+    """Sums are float32's: within a few roundings of float64 from the same numbers."""
+    args = extended(cell, features, hidden=35, width=20, dtype=dtype)
+    exact = [a.double() if isinstance(a, Tensor) and a.dtype == dtype else a for a in args]
+    ours, theirs = outcome(ExtendedLayer.apply, args), outcome(reference_layer, exact)
+    for name, value in theirs.items():
+        off = (ours[name].double() - value).norm() / value.norm().clamp_min(1e-6)
+        assert off < 8 * torch.finfo(dtype).eps, (name, off)
+
+
+@pytest.mark.parametrize("cell", [Cell.LSTM, Cell.GRU, Cell.RNN_RELU])
+@pytest.mark.parametrize("features", ["lengths reset reset_state zone drop", "norm", "packed norm"])
+def test_opcheck(cell: Cell, features: str) -> None:
+    """Schemas, and the shapes that tracing is told."""
+    args = extended(cell, features)
+    utils = ("test_schema", "test_faketensor")
+    forward = torch.ops.fastseq.extended_layer.default
+    for save in (True, False):
+        opcheck(forward, (*args, save), test_utils=utils)
+    y, h_n, c_n, gates, cells, products = forward(*args, True)
+    grads = [numbers(*t.shape, dtype=t.dtype) if t.numel() else None for t in (y, h_n, c_n, cells)]
+    x, h0, c0, weight_ih, weight_hh, _, _, weight_hr = args[:8]
+    wanted = 1 + 4 + (0 if weight_ih is None else 2 + 8)
+    backward = (*grads, x, y, gates, cells, products, h0, c0, weight_ih, weight_hh, weight_hr,
+                *args[8:], wanted)  # fmt: skip
+    opcheck(torch.ops.fastseq.extended_layer_backward.default, backward, test_utils=utils)
+
+
+def test_opcheck_of_step_and_linear() -> None:
+    utils = ("test_schema", "test_faketensor")
+    x, h, c = numbers(2, 3), numbers(2, 4, seed=2), numbers(2, 4, seed=3)
+    weights = (numbers(16, 3), numbers(16, 4), numbers(16), None)
+    opcheck(torch.ops.fastseq.step.default, (x, h, c, *weights, 0), test_utils=utils)
+    opcheck(torch.ops.fastseq.step_.default, (x, h, c, *weights, 0), test_utils=utils)
+    for turned, rows in ((False, numbers(2, 5, 4)), (True, numbers(2, 5, 16))):
+        arguments = (rows, weights[1], turned)
+        opcheck(torch.ops.fastseq.linear.default, arguments, test_utils=utils)
+        expected = rows @ (weights[1] if turned else weights[1].t())
+        torch.testing.assert_close(torch.ops.fastseq.linear(*arguments), expected)
+
+
+WRONG: list[tuple[int, Any, str]] = [
+    (9, torch.tensor([1, 2]), "lengths should be a 1-D int64 tensor of 5"),
+    (9, torch.tensor([1, 2, 3, 4, 7]), "between 0 and the 6 steps"),
+    (10, torch.zeros(6, 4, dtype=torch.bool), "reset should be a bool tensor"),
+    (11, torch.zeros(5, 6), "reset_h should have shape"),
+    (13, torch.zeros(5, 6), "drop should have shape"),
+    (14, torch.zeros(6, 5, 8), "zone_h should have shape"),
+    (16, torch.zeros(28), "with norm_hh, x should be the normalized input side"),
+    (17, torch.zeros(7).double(), "LSTM needs norm_hh, norm_c and norm_c_bias together"),
+    (8, torch.tensor([5, 5, 5, 5, 5, 5]), "expected packed rows"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "words"), WRONG)
+def test_mistakes(place: int, value: Tensor, words: str) -> None:
+    args = extended(Cell.LSTM, "")
+    args[place] = value
+    with pytest.raises(RuntimeError, match=words):
+        torch.ops.fastseq.extended_layer(*args, False)

@@ -179,12 +179,13 @@ struct RecurrenceBackward {
   void* grad_reset_c = nullptr;  // S [B, H]
   // With a layer norm: what forward saved, rows of scratch whose sums are the gradients of gains
   // and biases, and those gradients.
-  const void* products = nullptr;  // S [N, G*H]
-  void* grad_products = nullptr;   // S [N, G*H]   gradient of W_hh h'
-  void* rows_hh = nullptr;         // S [N, G*H]
-  void* rows_c = nullptr;          // S [N, 2*H]   gain, bias
-  void* grad_norm_hh = nullptr;    // S [G*H]
-  void* grad_norm_c = nullptr;     // S [2*H]
+  const void* products = nullptr;    // S [N, G*H]
+  void* grad_products = nullptr;     // S [N, G*H]   gradient of W_hh h'
+  void* rows_hh = nullptr;           // S [N, G*H]
+  void* rows_c = nullptr;            // S [N, 2*H]   gain, bias
+  void* grad_norm_hh = nullptr;      // S [G*H]
+  void* grad_norm_c = nullptr;       // S [H]
+  void* grad_norm_c_bias = nullptr;  // S [H]
 };
 
 }  // namespace fastseq

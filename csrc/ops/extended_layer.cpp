@@ -129,11 +129,12 @@ ExtendedBackwardResult extended_layer_backward(
     return t;
   };
   const int64_t H = n.hidden, GH = n.gates * H;
-  const bool norm = norm_hh.has_value(), norm_of_c = norm && lstm;
+  const bool norm = norm_hh.has_value();
   const Tensor grad_reset_h = made(reset && reset_h, {n.batch, n.state}, args.grad_reset_h);
   const Tensor grad_reset_c = made(reset && reset_c, {n.batch, H}, args.grad_reset_c);
   const Tensor grad_norm_hh = made(norm, {GH}, args.grad_norm_hh);
-  const Tensor grad_norm_c = made(norm_of_c, {2, H}, args.grad_norm_c);
+  const Tensor grad_norm_c = made(norm && lstm, {H}, args.grad_norm_c);
+  const Tensor grad_norm_c_bias = made(norm && lstm, {H}, args.grad_norm_c_bias);
   Tensor grad_bias_hn = call.grad_bias_hh;
   Tensor scratch[3];
   if (norm) {
@@ -151,12 +152,19 @@ ExtendedBackwardResult extended_layer_backward(
   args.products = saved.const_data_ptr();
   run_team(backward_kernel(dtype_of(y)), args);
   const auto [dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr] = call.result();
-  const auto half = [&](int64_t i) {
-    return norm_of_c ? torch::stable::select(grad_norm_c, 0, i) : grad_norm_c;
-  };
-  return {
-      dx,    dh0,          dc0,          dw_ih,        dw_hh,   db_ih,  norm ? grad_bias_hn : db_hh,
-      dw_hr, grad_reset_h, grad_reset_c, grad_norm_hh, half(0), half(1)};
+  return {dx,
+          dh0,
+          dc0,
+          dw_ih,
+          dw_hh,
+          db_ih,
+          norm ? grad_bias_hn : db_hh,
+          dw_hr,
+          grad_reset_h,
+          grad_reset_c,
+          grad_norm_hh,
+          grad_norm_c,
+          grad_norm_c_bias};
 }
 
 }  // namespace

@@ -130,6 +130,15 @@ class Beyond(nn.RNNBase):
             text += f", zoneout={self.zoneout if self.mode == 'LSTM' else self.zoneout[0]}"
         return text
 
+    def _explain(self) -> str:
+        """The options in use that the plain layer's kernels do not have."""
+        used = {
+            "layer_norm": self.layer_norm,
+            "recurrent_dropout": self.training and self.recurrent_dropout,
+            "zoneout": self.training and any(self.zoneout),
+        }
+        return " and ".join(name for name, on in used.items() if on)
+
     def _module_options(self) -> Options:
         if self._plain:
             return PLAIN

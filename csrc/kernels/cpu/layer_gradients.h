@@ -91,11 +91,13 @@ struct LayerGradients {
       const Range rows = share(GH, member.id, member.count);
       product(a.grad_products, GH, 0, rows, nullptr, a.grad_weight_hh, nullptr);
       product(a.rows_hh, GH, 0, rows, nullptr, nullptr, a.grad_norm_hh);
-      const Range pairs = share(2 * H, member.id, member.count);
-      if (a.rows_c) product(a.rows_c, 2 * H, 0, pairs, nullptr, nullptr, a.grad_norm_c);
+      const Range units = share(H, member.id, member.count);
+      if (const S* const c = static_cast<const S*>(a.rows_c)) {
+        product(c, 2 * H, 0, units, nullptr, nullptr, a.grad_norm_c);
+        product(c + H, 2 * H, 0, units, nullptr, nullptr, a.grad_norm_c_bias);
+      }
       if (a.grad_bias_hn) {
-        product(a.grad_aux, H, 0, share(H, member.id, member.count), nullptr, nullptr,
-                a.grad_bias_hn);
+        product(a.grad_aux, H, 0, units, nullptr, nullptr, a.grad_bias_hn);
       }
       copy_input_side(a, member);
     } else if (a.cell != Cell::kGru) {
