@@ -37,6 +37,8 @@ def _layer(
     weight_ih, weight_hh, *rest = params
     bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
     weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    if c0 is h0 and torch.compiler.is_compiling():
+        c0 = h0.view_as(h0)  # Dynamo takes no tensor twice
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None):
         y, h_n, c_n, _, _ = Layer.apply(*tensors, batch_sizes, int(cell), reverse)
