@@ -21,6 +21,7 @@ from fastseq.nn import (
     ReLULRNMaxPool2d,
     RNNCell,
 )
+from fastseq.onnx import onnx_translation_table
 from fastseq.swap import swap
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "explain",
     "functional",
     "info",
+    "onnx_translation_table",
     "reference",
     "swap",
 ]

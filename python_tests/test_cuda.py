@@ -1,11 +1,21 @@
 """On a GPU: the same numbers as in float64 on the CPU, graphs, streams, no hidden waiting."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from recurrence_cases import KINDS, assert_equal, call, leaves, numbers, packed, states
+from recurrence_cases import (
+    CELLS,
+    KINDS,
+    assert_equal,
+    call,
+    leaves,
+    numbers,
+    packed,
+    states,
+)
 from torch import Tensor, nn
 
 import fastseq
@@ -140,6 +150,21 @@ def test_graph_capture(kind: str, training: bool) -> None:
     graph.replay()
     for found, expected in zip(captured, step(), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS + CELLS)
+def test_graphed_callable_trains(kind: str) -> None:
+    module = getattr(fastseq, kind)(17, 37).cuda()
+    plain = copy.deepcopy(module)
+    shape = (6, 17) if kind in CELLS else (9, 6, 17)
+    sample = numbers(*shape).cuda().requires_grad_()
+    graphed = torch.cuda.make_graphed_callables(module, (sample,))
+    for seed in (5, 6):
+        x = numbers(*shape, seed=seed).cuda()
+        found, expected = call(graphed, x), call(plain, x)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value)
 
 
 @pytest.fixture

@@ -116,8 +116,8 @@ def test_one_graph_serves_every_size() -> None:
 
 
 @one_thread
-def test_inductor(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+@pytest.mark.usefixtures("inductor_cache")
+def test_inductor() -> None:
     torch.compiler.reset()
 
     def model(x: Tensor) -> Tensor:

@@ -2,11 +2,16 @@
 
 import copy
 import pickle
+import warnings
+from typing import Any
 
 import pytest
 import torch
 from image_cases import images
-from torch import nn
+from recurrence_cases import assert_close, assert_equal, call, leaves, numbers, packed
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastseq
 
@@ -34,10 +39,86 @@ class Net(nn.Module):
         self.lstm = nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True)
         self.cell = nn.GRUCell(8, 3)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.same_pool(self.features(x))
         y, _ = self.lstm(x.flatten(2).transpose(1, 2))
         return self.cell(y[:, -1])
+
+
+class Speech(nn.Module):
+    """A recogniser: convolutions, a pyramid of BiLSTMs, an attending LSTMCell, a GRU on its states.
+
+    Layers are shared, parametrized, pruned, frozen and hooked, and one is held outside the tree.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.front = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2)
+        )
+        stack = [nn.LSTM(16, 6, bidirectional=True, dropout=0.0)]
+        stack += [nn.LSTM(12, 6, bidirectional=True, proj_size=4)]
+        stack += [nn.LSTM(8, 4, 2, bidirectional=True, dropout=0.5)]
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack), "norm": nn.LayerNorm(8)})
+        self.cell = nn.LSTMCell(8 + 8, 8)
+        self.states = nn.ModuleList([nn.GRU(8, 8)])
+        self.states.append(self.states[0])  # twice the same
+        self.gates = nn.RNN(8, 5, nonlinearity="relu")
+        self.head = nn.Linear(5, 7)
+        self.aside = [self.gates]
+        parametrizations.weight_norm(stack[0], "weight_hh_l0")
+        parametrizations.spectral_norm(self.cell, "weight_hh")
+        prune.random_unstructured(stack[1], "weight_ih_l0", 0.3)
+        for p in stack[2].parameters():
+            p.requires_grad_(False)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        y = self.front(sound[:, None])  # (B, 4, T / 2, F / 2)
+        y = y.permute(2, 0, 1, 3).flatten(2)
+        ragged = pack_padded_sequence(y, torch.tensor([10, 6, 3]), enforce_sorted=False)
+        for layer in self.encoder["layers"]:
+            ragged, _ = layer(ragged)
+        memory = self.encoder["norm"](pad_packed_sequence(ragged)[0])  # (T / 2, B, 8)
+        state = None
+        steps = []
+        context = memory.mean(0)
+        for _ in range(3):
+            state = self.cell(torch.cat([context, memory[0]], 1), state)
+            weights = (memory * state[0]).sum(-1, keepdim=True).softmax(0)
+            context = (weights * memory).sum(0)
+            steps.append(context)
+        y = torch.stack(steps)
+        for layer in self.states:
+            y, _ = layer(y)
+        return self.head(self.aside[0](y)[0])
+
+
+SOUND = numbers(3, 20, 8)
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """What must be as it was: objects, kinds, modes, gradients wanted, keys, values."""
+    return {
+        "modules": [(name, id(m)) for name, m in model.named_modules(remove_duplicate=False)],
+        "kinds": [parametrize.type_before_parametrizations(m) for m in model.modules()],
+        "own": [sorted(vars(m)) for m in model.modules()],
+        "training": [m.training for m in model.modules()],
+        "parameters": [(n, id(p), p.requires_grad) for n, p in model.named_parameters()],
+        "buffers": [(n, id(b)) for n, b in model.named_buffers()],
+        "keys": list(model.state_dict()),
+        "values": [t.detach().clone() for t in model.state_dict().values()],
+    }
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any], *but: str) -> None:
+    for name, value in expected.items():
+        if name in but:
+            continue
+        if name == "values":
+            assert all(torch.equal(a, b) for a, b in zip(found[name], value, strict=True))
+        else:
+            assert found[name] == value, name
 
 
 def test_replaces_and_keeps() -> None:
@@ -62,20 +143,32 @@ def test_replaces_and_keeps() -> None:
     torch.testing.assert_close(model(x), expected)
     assert "features.1: torch.nn.ReLU + " in str(report)
     assert "lstm: torch.nn.LSTM -> fastseq.LSTM" in str(report)
+    assert [name for name, *_ in report.replaced if "pool" in name] == ["pool", "same_pool"]
 
 
 def test_back() -> None:
     model = Net()
-    kinds = [type(module) for module in model.modules()]
-    originals = list(model.features)
+    before = snapshot(model)
+    x = images(2, 3, 26, 26)
+    expected = call(model, x)
+    fastseq.swap(model)
+    report = fastseq.swap(model, back=True)
+    assert_same(snapshot(model), before)
+    assert_equal(call(model, x), expected)
+    assert len(report.replaced) == 7
     fastseq.swap(model)
     model.eval()
-    report = fastseq.swap(model, back=True)
-    assert [type(module) for module in model.modules()] == kinds
-    assert model.features[1] is originals[1]
-    assert not model.features[1].training
-    assert len(report.replaced) == 7
+    fastseq.swap(model, back=True)
+    assert not any(module.training for module in model.modules())
     assert str(fastseq.swap(nn.Linear(2, 2))) == "nothing to replace"
+
+
+def test_twice_is_once() -> None:
+    model = Net()
+    fastseq.swap(model)
+    before = snapshot(model)
+    assert str(fastseq.swap(model)) == "nothing to replace"
+    assert_same(snapshot(model), before)
 
 
 def test_gradients_and_training_after_swap() -> None:
@@ -106,19 +199,136 @@ def test_copies_and_pickles() -> None:
 def test_hooks_stay_and_forbid_fusion() -> None:
     model = Net()
     seen = []
-    model.features[2].register_forward_hook(lambda module, args, out: seen.append(type(module)))
-    model.lstm.register_forward_hook(lambda module, args, out: seen.append(type(module)))
+    handles = [
+        module.register_forward_hook(lambda module, args, out: seen.append(type(module)))
+        for module in (model.features[2], model.lstm)
+    ]
     report = fastseq.swap(model)
     assert type(model.features[1]) is nn.ReLU
     assert type(model.features[2]) is fastseq.LocalResponseNorm
     assert ("features.1", "torch.nn.ReLU", report.left[0][2]) == report.left[0]
     assert "a hook looks between" in report.left[0][2]
-    model(images(2, 3, 26, 26))
+    x = images(2, 3, 26, 26)
+    model(x)
     assert seen == [fastseq.LocalResponseNorm, fastseq.LSTM]
+    for handle in handles:
+        handle.remove()
+    model(x)
+    assert len(seen) == 2
+
+
+def test_without_fusion() -> None:
+    model = Net()
+    x = images(2, 3, 26, 26)
+    expected = [part(x) for part in (model.features[:2], model.features[:3], model.features[:4])]
+    fastseq.swap(model, fuse=False)
+    assert type(model.features[1]) is nn.ReLU
+    assert type(model.features[3]) is fastseq.MaxPool2d
+    found = [part(x) for part in (model.features[:2], model.features[:3], model.features[:4])]
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_recurrent_module_by_itself() -> None:
+    """Its class changes; whoever holds it has it."""
+    for kind in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
+        module = getattr(nn, kind)(3, 4)
+        before = snapshot(module)
+        report = fastseq.swap(module)
+        assert type(module) is getattr(fastseq, kind)
+        assert str(report) == f"(the model): torch.nn.{kind} -> fastseq.{kind}"
+        fastseq.swap(module, back=True)
+        assert_same(snapshot(module), before)
+
+
+def test_speech_recogniser() -> None:
+    model, native = Speech(), Speech()
+    seen = []
+    model.encoder["layers"][1].register_forward_hook(lambda m, args, out: seen.append(type(m)))
+    model.encoder["layers"][1].train(False)
+    native.encoder["layers"][1].train(False)
+    before = snapshot(model)
+    report = fastseq.swap(model)
+    assert report.left == []
+    assert [name for name, *_ in report.replaced] == [
+        "front.1",
+        "cell",
+        "gates",
+        "encoder.layers.0",
+        "encoder.layers.1",
+        "encoder.layers.2",
+        "states.0",
+        "states.1",
+    ]
+    assert_same(snapshot(model), before, "modules", "kinds", "own")
+    assert type(model.aside[0]) is fastseq.RNN
+    assert_close(call(model, SOUND), call(native, SOUND), 1e-5)
+    assert seen == [fastseq.LSTM]
+    # A step of training, and back.
+    for net in (model, native):
+        torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1).step()
+    assert_close(call(model.eval(), SOUND), call(native.eval(), SOUND), 1e-5)
+    for net in (model, native):
+        net.train()
+        net.encoder["layers"][1].eval()
+    trained = snapshot(model)
+    fastseq.swap(model, back=True)
+    assert_same(snapshot(model), trained, "modules", "kinds", "own")
+    assert_same(snapshot(model), before, "values")
+    native.load_state_dict(model.state_dict())
+    assert_equal(call(model.eval(), SOUND), call(native.eval(), SOUND))
+    parametrize.remove_parametrizations(model.cell, "weight_hh")
+    assert type(model.cell) is nn.LSTMCell
+
+
+def test_parametrized_modules_stay_themselves() -> None:
+    """Called before and swapped, deep-copied, freed of their parametrization, swapped back."""
+    x = numbers(5, 2, 3)
+    module = nn.GRU(3, 4)
+    parametrizations.weight_norm(module, "weight_ih_l0")
+    expected = call(module, x)
+    fastseq.swap(module)
+    assert_close(call(module, x), expected, 1e-6)
+    twin = copy.deepcopy(module)
+    assert isinstance(twin, fastseq.GRU)
+    assert_equal(call(twin, x), call(module, x))
+    twin.double()
+    assert isinstance(copy.deepcopy(twin), fastseq.GRU)
+    fastseq.swap(module, back=True)
+    assert isinstance(module, nn.GRU)
+    assert_equal(call(module, x), expected)
+    fastseq.swap(module)
+    parametrize.remove_parametrizations(module, "weight_ih_l0")
+    assert type(module) is fastseq.GRU
+    torch.testing.assert_close(leaves(module(x))[0], expected["output 0"])
+
+
+def test_a_step_of_spectral_norm_is_not_taken_by_swapping() -> None:
+    module = nn.LSTM(3, 4)
+    parametrizations.spectral_norm(module, "weight_hh_l0")
+    before = snapshot(module)
+    fastseq.swap(module)
+    module.half().float()
+    module.load_state_dict(dict(zip(before["keys"], before["values"], strict=True)))
+    fastseq.swap(module, back=True)
+    assert_same({"values": snapshot(module)["values"]}, {"values": before["values"]})
+
+
+def test_on_meta() -> None:
+    with torch.device("meta"):
+        model = Speech()
+    report = fastseq.swap(model)
+    assert report.left == []
+    assert all(p.is_meta for p in model.parameters())
+    model.to_empty(device="cpu")
+    model.load_state_dict(Speech().state_dict())
+    torch.testing.assert_close(model.eval()(SOUND), Speech().eval()(SOUND))
 
 
 def test_what_is_left_and_why() -> None:
     class Own(nn.MaxPool2d):
+        pass
+
+    class Ours(fastseq.GRU):
         pass
 
     model = nn.Sequential(
@@ -129,27 +339,70 @@ def test_what_is_left_and_why() -> None:
         nn.ReLU(),
         nn.LocalResponseNorm(3),
         nn.MaxPool2d(2, return_indices=True),
+        Ours(3, 4),
+        nn.RNN(3, 4),
     )
+    with warnings.catch_warnings():  # of a feature under active development
+        warnings.simplefilter("ignore")
+        model[8].to(torch.complex64)
     report = fastseq.swap(model)
     why = {name: reason for name, _, reason in report.left}
-    assert "subclass" in why["0"]
+    assert set(why) == {"0", "1", "4", "8"}
+    assert why["0"] == "a subclass of torch.nn.MaxPool2d may do something else"
     assert "within a channel" in why["1"]
     assert "indices" in why["4"]
+    assert why["8"] == "there are no kernels for its dtype, torch.complex64"
     back = fastseq.swap(model, back=True)
-    assert "no LRN within a channel" in str(back)
-    assert "only modules inside it" in str(fastseq.swap(nn.LSTM(3, 4)))
+    assert "2: fastseq.LocalResponseNorm left, torch.nn has no LRN within a channel" in str(back)
+    assert "a subclass of fastseq.GRU may do something else" in str(back)
     own = nn.Sequential(fastseq.ReLULRNMaxPool2d())
     assert "did not put it there" in str(fastseq.swap(own, back=True))
 
 
-def test_torchvision_models() -> None:
+def test_a_trio_that_is_in_use_stays() -> None:
+    hooked, moved = (
+        nn.Sequential(nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2)) for _ in range(2)
+    )
+    fastseq.swap(hooked)
+    hooked[2].register_forward_hook(lambda module, args, out: None)
+    assert "a hook looks at it" in str(fastseq.swap(hooked, back=True))
+    assert type(hooked[0]) is fastseq.ReLULRNMaxPool2d
+    fastseq.swap(moved)
+    moved.pop(2)
+    assert "were moved" in str(fastseq.swap(moved, back=True))
+
+
+@pytest.mark.parametrize(("name", "pools"), [("alexnet", 3), ("googlenet", 13)])
+def test_torchvision_models(name: str, pools: int) -> None:
     models = pytest.importorskip("torchvision.models")
-    for name, options, pools in (("alexnet", {}, 3), ("googlenet", {"init_weights": False}, 13)):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):  # initialising 61 million numbers takes seconds
         model = getattr(models, name)(weights=None, **options).eval()
-        x = images(1, 3, 96, 96, scale=1.0)
-        with torch.no_grad():
-            expected = model(x)
-            report = fastseq.swap(model)
-            torch.testing.assert_close(model(x), expected)
-        assert len(report.replaced) == pools
-        assert all(new == "fastseq.MaxPool2d" for _, _, new in report.replaced)
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for t in (*model.parameters(), *model.buffers()):
+            t.normal_(0, 0.05) if t.dim() == 4 else t.fill_(1)
+    x = images(1, 3, 96, 96, scale=1.0)
+    before = snapshot(model)
+    with torch.no_grad():
+        expected = model(x)
+    report = fastseq.swap(model)
+    assert len(report.replaced) == pools
+    assert all(new == "fastseq.MaxPool2d" for _, _, new in report.replaced)
+    assert report.left == []
+    assert_same(snapshot(model), before, "kinds")
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    fastseq.swap(model, back=True)
+    assert_same(snapshot(model), before)
+    with torch.no_grad():
+        assert torch.equal(model(x), expected)
+
+
+def test_packed_after_swap() -> None:
+    module = nn.GRU(3, 4, 2, bidirectional=True)
+    x = packed([2, 4, 1], 3)
+    expected = call(module, x)
+    fastseq.swap(module)
+    assert_close(call(module, x), expected, 1e-6)

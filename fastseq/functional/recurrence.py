@@ -23,8 +23,9 @@ __all__ = ["autocasts", "gru", "lstm", "rnn", "step"]
 
 
 def autocasts(device_type: str) -> bool:
-    """Whether autocast is on for this type of device; "meta" and others have none."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    """Whether autocast is on for this type of device; "meta" has none."""
+    # Into torch.amp.is_autocast_available the Dynamo of torch 2.11 cannot look.
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def _layer(
@@ -42,6 +43,8 @@ def _layer(
     weight_ih, weight_hh, *rest = params
     bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
     weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    if c0 is h0 and torch.compiler.is_compiling():
+        c0 = h0.view_as(h0)  # Dynamo takes no tensor twice
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     if _needs_grad(tensors):
         y, h_n, c_n, _, c = Layer.apply(*tensors, batch_sizes, int(cell), reverse)

@@ -7,6 +7,7 @@ not from ``nn.LSTM``: Dynamo breaks the graph at the latter.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from fastseq.nn.streaming import StreamState, advance, first_state
 from fastseq.ops import Cell
 
 _States = tuple[Tensor, ...]
+_GONE = weakref.ref(nn.Parameter())  # tells nn.RNNBase, should it look, that weights have changed
 
 
 class _Recurrent(Beyond):
@@ -30,6 +32,12 @@ class _Recurrent(Beyond):
 
     def flatten_parameters(self) -> None:
         """Do nothing: the kernels read parameters where they are. Kept for nn.LSTM's callers."""
+
+    def _init_flat_weights(self) -> None:
+        # Nothing here reads nn.RNNBase's list. Of a weight that is computed it would hold a result,
+        # which cannot be deep-copied, and to make which a spectral norm takes a step.
+        self._flat_weights = [self._parameters.get(name) for name in self._flat_weights_names]
+        self._flat_weight_refs = [_GONE] * len(self._flat_weights)
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""

@@ -1,0 +1,238 @@
+"""ONNX export: native nodes, and in ONNX Runtime the numbers of the modules."""
+
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from image_cases import images
+from recurrence_cases import numbers, packed, states
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.utils._pytree import tree_leaves
+
+import fastseq
+from fastseq import functional
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:# The axis name:UserWarning"),
+]
+Sizes = list[tuple[Any, ...]]
+
+
+def exported(model: nn.Module, args: tuple[Any, ...], shapes: Any, optimize: bool = True) -> Any:
+    return torch.onnx.export(
+        model,
+        args,
+        dynamo=True,
+        dynamic_shapes=shapes,
+        optimize=optimize,
+        verbose=False,
+        custom_translation_table=fastseq.onnx_translation_table(),
+    )
+
+
+def nodes(program: Any) -> Counter[str]:
+    return Counter(node.op_type for node in program.model.graph)
+
+
+def assert_equal_in_runtime(
+    program: Any, model: nn.Module, arguments: Sizes, tolerance: float
+) -> None:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_inputs()]
+    for args in arguments:
+        values = [t.numpy() for t in tree_leaves(args)]
+        got = session.run(None, dict(zip(names, values, strict=True)))
+        expected = tree_leaves(model(*args))
+        assert len(got) == len(expected) > 0
+        for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+            torch.testing.assert_close(
+                torch.from_numpy(a),
+                b.detach(),
+                rtol=tolerance,
+                atol=tolerance,
+                msg=lambda text, i=i: f"output {i}: {text}",
+            )
+
+
+class Recurrent(nn.Module):
+    """Every cell, with the options shared out among them."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dtype = dtype
+        self.lstm = fastseq.LSTM(3, 4, 2, bidirectional=True, dtype=dtype)
+        self.projected = fastseq.LSTM(3, 5, bidirectional=True, proj_size=2, dtype=dtype)
+        self.gru = fastseq.GRU(3, 4, 2, batch_first=True, bidirectional=True, dtype=dtype)
+        self.rnn = fastseq.RNN(3, 4, bias=False, dtype=dtype)
+        self.relu = fastseq.RNN(3, 4, nonlinearity="relu", bidirectional=True, dtype=dtype)
+        self.lstm_cell = fastseq.LSTMCell(3, 4, bias=False, dtype=dtype)
+        self.gru_cell = fastseq.GRUCell(3, 4, dtype=dtype)
+        self.rnn_cell = fastseq.RNNCell(3, 4, "relu", dtype=dtype)
+
+    def forward(self, x: Tensor, hx: Any, projected: Any) -> list[Tensor]:
+        if self.dtype == torch.bfloat16:  # which numpy has not
+            outputs = self.run(*torch.utils._pytree.tree_map(Tensor.bfloat16, (x, hx, projected)))
+            return [t.float() for t in outputs]
+        return self.run(x, hx, projected)
+
+    def run(self, x: Tensor, hx: Any, projected: Any) -> list[Tensor]:
+        outputs = [
+            self.lstm(x, hx),
+            self.projected(x, projected),
+            self.gru(x.transpose(0, 1), hx[0]),
+            self.rnn(x),
+            self.rnn(x[:, 0]),  # unbatched
+            self.relu(x, hx[1][:2]),
+            self.lstm_cell(x[0], (hx[0][0], hx[1][0])),
+            self.gru_cell(x[0], hx[0][0]),
+            self.gru_cell(x[0, 0]),
+            self.rnn_cell(x[0]),
+        ]
+        return tree_leaves(outputs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)],
+    ids=str,
+)
+def test_recurrent(dtype: torch.dtype, tolerance: float) -> None:
+    model = Recurrent(dtype).eval()
+    given = torch.float32 if dtype == torch.bfloat16 else dtype
+
+    def arguments(steps: int, batch: int) -> tuple[Any, ...]:
+        x = numbers(steps, batch, 3, dtype=given)
+        hidden = [states(m, batch) for m in (model.lstm, model.projected)]
+        return (x, *torch.utils._pytree.tree_map(lambda t: t.to(given), hidden))
+
+    steps, batch = Dim("T"), Dim("B")
+    states_shape = ({1: batch}, {1: batch})
+    program = exported(model, arguments(5, 2), ({0: steps, 1: batch}, states_shape, states_shape))
+    found = nodes(program)
+    assert (found["LSTM"], found["GRU"], found["RNN"]) == (4 + 2 + 1, 4 + 2, 1 + 1 + 2 + 1)
+    assert not found.keys() & {"Loop", "Scan", "If"}
+    directions = Counter(
+        node.attributes["direction"].as_string()
+        for node in program.model.graph
+        if node.op_type in ("LSTM", "GRU", "RNN")
+    )
+    assert directions["reverse"] == 2 + 1 + 2 + 1
+    sizes = [arguments(*size) for size in ((5, 2), (9, 3), (1, 1))]
+    assert_equal_in_runtime(program, model, sizes, tolerance)
+
+
+def test_weights_are_computed_where_they_are_parametrized() -> None:
+    """A product of factors stays one in the graph; without the optimizer, too."""
+    model = fastseq.GRU(3, 4)
+    nn.utils.parametrizations.weight_norm(model, "weight_hh_l0")
+    program = exported(model.eval(), (numbers(5, 2, 3),), None, optimize=False)
+    assert nodes(program)["GRU"] == 1
+    assert_equal_in_runtime(program, model, [(numbers(5, 2, 3),)], 1e-6)
+
+
+class Images(nn.Module):
+    """Normalization and pooling with the options shared out."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.parts = nn.ModuleList(
+            [
+                fastseq.LocalResponseNorm(5, 0.3, 0.75, 2.0),
+                fastseq.LocalResponseNorm(4, 0.3, 0.5),
+                fastseq.LocalResponseNorm(3, 0.5, 1.0, within_channel=True),
+                fastseq.LocalResponseNorm(2, 0.5, 0.75, within_channel=True),
+                fastseq.MaxPool2d(3, 2),
+                fastseq.MaxPool2d((3, 2), 2, (1, 0), ceil_mode=True),
+                fastseq.MaxPool2d(3, (1, 2), 1, 2, return_indices=True),
+                fastseq.ReLULRNMaxPool2d(5, 0.3),
+                fastseq.ReLULRNMaxPool2d(2, 0.3, kernel_size=2, stride=2, ceil_mode=True),
+            ]
+        )
+        self.norm = fastseq.LocalResponseNorm(3, 0.3)
+        self.pool = fastseq.MaxPool2d(2, return_indices=True)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if self.dtype == torch.bfloat16:
+            return [t.float() if t.is_floating_point() else t for t in self.run(x.bfloat16())]
+        return self.run(x)
+
+    def run(self, x: Tensor) -> list[Tensor]:
+        outputs = [part(x) for part in self.parts]
+        outputs += [self.norm(x.flatten(2)), self.norm(x.unsqueeze(2)), self.pool(x[0])]
+        return tree_leaves(outputs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        (torch.float32, 2e-6),
+        (torch.float64, 1e-12),
+        (torch.float16, 2e-3),
+        (torch.bfloat16, 1e-2),
+    ],
+    ids=str,
+)
+def test_images(dtype: torch.dtype, tolerance: float) -> None:
+    model = Images(dtype).eval()
+    given = torch.float32 if dtype == torch.bfloat16 else dtype
+    height, width = Dim("H", min=6, max=99), Dim("W", min=6, max=99)
+    program = exported(
+        model, (images(2, 6, 9, 8, dtype=given),), ({0: Dim("N"), 2: height, 3: width},)
+    )
+    found = nodes(program)
+    assert found["MaxPool"] == 3 + 2 + 1
+    assert found["LRN"] == (0 if dtype == torch.float64 else 1 + 1 + 2)
+    assert found["Relu"] == 1  # of both trios
+    sizes = ((2, 6, 9, 8), (1, 6, 6, 7), (3, 6, 10, 13))
+    arguments = [(images(*size, dtype=given, seed=i),) for i, size in enumerate(sizes)]
+    if dtype == torch.bfloat16:  # of values that rounding made equal, any may be the maximum
+        arguments = [(x.bfloat16().float(),) for (x,) in arguments]
+    assert_equal_in_runtime(program, model, arguments, tolerance)
+
+
+def test_unused_offsets_leave_nothing_behind() -> None:
+    model = nn.Sequential(fastseq.MaxPool2d(3, 2), fastseq.ReLULRNMaxPool2d()).eval()
+    program = exported(model, (images(2, 6, 16, 16),), None)
+    assert nodes(program) == {"MaxPool": 2, "Relu": 1, "LRN": 1}
+    assert len([v for v in next(iter(program.model.graph)).outputs if v.name]) == 1
+
+
+def test_packed_batches_are_refused() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = fastseq.GRU(3, 4)
+
+        def forward(self, data: Tensor, batch_sizes: Tensor, hx: Tensor) -> Tensor:
+            options = (True, 1, 0.0, False, False)
+            weights = list(self.gru.parameters())
+            return functional.gru(data, hx, weights, *options, batch_sizes=batch_sizes)[0]
+
+    batch = packed([3, 2], 3)
+    with pytest.raises(torch.onnx.errors.OnnxExporterError) as caught:
+        exported(Packed().eval(), (batch.data, batch.batch_sizes, numbers(1, 2, 4)), None)
+    error: BaseException | None = caught.value
+    while error is not None and not isinstance(error, NotImplementedError):
+        error = error.__cause__
+    assert "ONNX has no packed batches" in str(error)
+
+
+def test_without_onnxscript(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_common", "images", "recurrence"):
+        monkeypatch.delitem(sys.modules, f"fastseq.onnx.{name}", raising=False)
+        monkeypatch.delattr(fastseq.onnx, name, raising=False)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"needs onnxscript.*pip install fastseq\[onnx\]"):
+        fastseq.onnx_translation_table()
