@@ -209,6 +209,40 @@ def test_unused_offsets_leave_nothing_behind() -> None:
     assert len([v for v in next(iter(program.model.graph)).outputs if v.name]) == 1
 
 
+class Ragged(nn.Module):
+    """Every cell in both directions, with lengths."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            getattr(fastseq, kind)(3, 5, bidirectional=True, **options)
+            for kind in ("LSTM", "GRU", "RNN")
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> list[Any]:
+        return [layer(x, lengths=lengths) for layer in self.layers]
+
+
+def test_lengths() -> None:
+    model = Ragged().eval()
+    steps, batch = Dim("T"), Dim("B")
+    example = (numbers(6, 4, 3), torch.tensor([3, 6, 1, 5]))
+    program = exported(model, example, ({0: steps, 1: batch}, {0: batch}))
+    assert {"LSTM", "GRU", "RNN"} <= set(nodes(program))
+    sizes: Sizes = [example, (numbers(9, 3, 3), torch.tensor([9, 2, 5]))]
+    assert_equal_in_runtime(program, model, sizes, 1e-6)
+
+
+def test_what_onnx_cannot_say_is_refused() -> None:
+    example = (numbers(6, 4, 3), torch.tensor([3, 6, 1, 5]))
+    with pytest.raises(torch.onnx.errors.OnnxExporterError) as raised:
+        exported(Ragged(layer_norm=True).eval(), example, None)
+    causes: BaseException | None = raised.value
+    while causes is not None and not isinstance(causes, NotImplementedError):
+        causes = causes.__cause__
+    assert "asks a recurrent layer for norm_hh" in str(causes)
+
+
 def test_packed_batches_are_refused() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:

@@ -29,7 +29,9 @@ def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     Raises:
         ImportError: onnxscript is not installed.
 
-    Packed batches have no counterpart in ONNX: for them the export fails with the reason.
+    Of what goes beyond torch.nn, ``lengths`` are exported (a row of length 0 gives zero states
+    there). Packed batches, resets and the others have no counterpart in ONNX: for them the export
+    fails with the reason.
 
     Example:
         >>> model = fastseq.LSTM(28, 128).eval()
@@ -52,6 +54,8 @@ def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     ops = torch.ops.fastseq
     return {
         ops.layer.default: recurrence.layer,
+        ops.extended_layer.default: recurrence.extended_layer,
+        ops.linear.default: recurrence.linear,
         ops.local_response_norm.default: images.local_response_norm,
         ops.max_pool2d.default: images.max_pool2d,
         ops.relu_lrn_max_pool2d.default: images.relu_lrn_max_pool2d,

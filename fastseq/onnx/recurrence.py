@@ -7,10 +7,12 @@ from typing import Any
 from onnxscript import ir
 
 from fastseq.onnx._common import Value, absent, ints, narrowed, op, widened
-from fastseq.ops import Cell
+from fastseq.ops import Cell, Extras
 
 # The places in torch.nn of ONNX's gates: LSTM's i o f c are i f g o there, GRU's z r h are r z n.
 GATES = {Cell.LSTM: (0, 3, 1, 2), Cell.GRU: (1, 0, 2), Cell.RNN_TANH: (0,), Cell.RNN_RELU: (0,)}
+
+HR, TENSORS = 7, 9  # arguments: the projection, and how many come before the extras
 
 
 def layer(
@@ -26,11 +28,15 @@ def layer(
     cell: int,
     reverse: bool,
     save: bool,
-    *others: Any,
-    **named: Any,
+    *,
+    lengths: Value = None,  # (B,)
 ) -> tuple[Value, ...]:
     """``ops.layer``: y, h_n and c_n; the activations for backward are not to be had."""
-    _refuse(batch_sizes, others, named)
+    if batch_sizes is not None:
+        raise NotImplementedError(
+            "ONNX has no packed batches, and this model gives a recurrent layer a PackedSequence. "
+            "Export it with a padded batch, (T, B, I), and lengths."
+        )
     kind, given = Cell(cell), x
     x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = map(
         widened, (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
@@ -46,7 +52,7 @@ def layer(
         _reordered(weight_ih, kind, hidden),
         _reordered(weight_hh, kind, hidden),
         None if bias_ih is None else _biases(bias_ih, bias_hh, kind, hidden),
-        None,  # lengths
+        None if lengths is None else op.Cast(lengths, to=ir.DataType.INT32),
         initial_h,
     ]
     attributes = {"hidden_size": hidden, "direction": "reverse" if reverse else "forward"}
@@ -67,18 +73,24 @@ def layer(
     return narrowed(y, given), narrowed(h_n, given), c_n, absent(), absent()
 
 
-def _refuse(batch_sizes: Value, others: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Raise for what ONNX's nodes cannot say."""
-    if batch_sizes is not None:
+def extended_layer(*args: Any) -> tuple[Value, ...]:
+    """``ops.extended_layer`` with lengths, and nothing else that the plain layer has not."""
+    extras = Extras._make(args[TENSORS:-3])
+    used = [
+        name
+        for name, value in zip(Extras._fields[1:-1], extras[1:-1], strict=True)
+        if value is not None
+    ]
+    if used:
         raise NotImplementedError(
-            "ONNX has no packed batches, and this model gives a recurrent layer a PackedSequence. "
-            "Export it with a padded batch, (T, B, I)."
+            "ONNX's LSTM, GRU and RNN nodes have lengths and initial states, and this model asks a "
+            f"recurrent layer for {', '.join(used)} (fastseq.ops.Extras). Export it without."
         )
-    if any(value is not None and value is not False for value in (*others, *named.values())):
+    if args[HR] is not None and extras.lengths is not None:
         raise NotImplementedError(
-            "This recurrent layer is called with an option that ONNX's LSTM, GRU and RNN nodes do "
-            f"not have: {(*others, *named.items())}. Export the model without it."
+            "A projected LSTM with lengths has no ONNX node. Export it without one of them."
         )
+    return (*layer(*args[:TENSORS], *args[-3:], lengths=extras.lengths), absent())
 
 
 def _reordered(weight: Value, kind: Cell, hidden: int) -> Value:
@@ -121,3 +133,8 @@ def _folded(
         op.Concat(weight_ih, weight_hh, axis=1),
         op.MatMul(weight_hh, weight_hr),
     )
+
+
+def linear(x: Value, weight: Value, turned: bool) -> Value:
+    """``ops.linear``: x W^T, or x W."""
+    return op.MatMul(x, weight if turned else op.Transpose(weight, perm=[1, 0]))
