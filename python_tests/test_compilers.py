@@ -11,6 +11,7 @@ from recurrence_cases import KINDS, assert_close, assert_equal, call, numbers, s
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.export import Dim
+from torch.utils._pytree import tree_leaves
 
 import fastseq
 
@@ -218,3 +219,56 @@ def test_weights_are_inputs_of_the_graph() -> None:
     assert torch.equal(compiled(x, hx)[0], module(x, hx)[0])
     assert not torch.equal(compiled(x, hx)[0], before)
     assert graphs() == 1
+
+
+class Beyond(nn.Module):
+    """What goes beyond torch.nn, in one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.normed = fastseq.LSTM(3, 4, 2, layer_norm=True, return_cell_states=True)
+        self.gru = fastseq.GRU(3, 4, bidirectional=True, zoneout=0.2, weight_dropout=0.2)
+        self.rnn = fastseq.RNN(3, 4, recurrent_dropout=0.2)
+
+    def forward(self, x: Tensor, lengths: Tensor, reset: Tensor) -> list[Any]:
+        return [
+            self.normed(x, lengths=lengths, reset=reset),
+            self.gru(x, lengths=lengths),
+            self.rnn(x, reset=reset),
+        ]
+
+
+def beyond(steps: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    lengths = torch.arange(batch) % (steps + 1)
+    return numbers(steps, batch, 3), lengths, numbers(steps, batch) > 0.5
+
+
+def test_options_compile_and_serve_every_size() -> None:
+    """Forward and backward, and by one graph; masks aside, with the numbers of eager mode."""
+    model = Beyond()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for module in (model, compiled):
+        outputs = [t for t in tree_leaves(module(*beyond(7, 6))) if t.requires_grad]
+        sum(t.sum() for t in outputs).backward()
+        assert all(p.grad is not None for p in model.parameters())
+        model.zero_grad()
+    model.eval()
+    for sizes in ((7, 6), (9, 2), (2, 11)):
+        before = graphs()
+        for a, b in zip(tree_leaves(compiled(*beyond(*sizes))),
+                        tree_leaves(model(*beyond(*sizes))), strict=True):  # fmt: skip
+            torch.testing.assert_close(a, b)
+        if sizes != (7, 6):
+            assert graphs() == before
+
+
+def test_options_export() -> None:
+    model = Beyond().eval()
+    steps, batch = Dim("T", min=2), Dim("B", min=2)
+    shapes = ({0: steps, 1: batch}, {0: batch}, {0: steps, 1: batch})
+    program = torch.export.export(model, beyond(7, 6), dynamic_shapes=shapes).module()
+    for sizes in ((7, 6), (9, 2), (2, 11)):
+        for a, b in zip(tree_leaves(program(*beyond(*sizes))),
+                        tree_leaves(model(*beyond(*sizes))), strict=True):  # fmt: skip
+            torch.testing.assert_close(a, b)
