@@ -162,7 +162,8 @@ def _obstacle(module: nn.Module, kind: type[nn.Module], table: _Table) -> str:
     if isinstance(module, LocalResponseNorm) and module.within_channel:
         return "torch.nn has no LRN within a channel"
     if table is _BACK:
-        return ""
+        options = module.beyond() if isinstance(module, (LSTM, GRU, RNN)) else []
+        return f"torch.nn has no {', '.join(options)}" if options else ""
     for tensor in module.parameters():
         if tensor.device.type == "cuda" and _library.cuda_status != "loaded":
             return f"its weights are on a GPU, and the CUDA kernels are {_library.cuda_status}"

@@ -406,3 +406,14 @@ def test_packed_after_swap() -> None:
     expected = call(module, x)
     fastseq.swap(module)
     assert_close(call(module, x), expected, 1e-6)
+
+
+def test_what_torch_nn_has_not_stays() -> None:
+    """A layer norm that torch.nn would silently leave out."""
+    model = nn.ModuleDict({
+        "normed": fastseq.LSTM(3, 4, layer_norm=True, zoneout=0.1), "plain": fastseq.GRU(3, 4)
+    })  # fmt: skip
+    report = fastseq.swap(model, back=True)
+    assert isinstance(model["plain"], nn.GRU)
+    assert isinstance(model["normed"], fastseq.LSTM)
+    assert "torch.nn has no layer_norm=True, zoneout=(0.1, 0.1)" in str(report)

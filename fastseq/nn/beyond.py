@@ -117,18 +117,20 @@ class Beyond(nn.RNNBase):
                     if value is not None:  # the base class calls this before they exist
                         nn.init.constant_(value, 0.0 if name == "norm_c_bias" else 1.0)
 
-    def extra_repr(self) -> str:
-        """Name the options that are in use."""
-        text = super().extra_repr()
-        for name in ("layer_norm", "recompute", "return_cell_states"):
-            if getattr(self, name):
-                text += f", {name}=True"
+    def beyond(self) -> list[str]:
+        """The options in use that torch.nn has not, as they are written."""
+        used = [f"{n}=True" for n in ("layer_norm", "recompute", "return_cell_states")
+                if getattr(self, n)]  # fmt: skip
         for name in ("recurrent_dropout", "weight_dropout"):
             if getattr(self, name):
-                text += f", {name}={getattr(self, name)}"
+                used.append(f"{name}={getattr(self, name)}")
         if any(self.zoneout):
-            text += f", zoneout={self.zoneout if self.mode == 'LSTM' else self.zoneout[0]}"
-        return text
+            used.append(f"zoneout={self.zoneout if self.mode == 'LSTM' else self.zoneout[0]}")
+        return used
+
+    def extra_repr(self) -> str:
+        """Name the options that are in use."""
+        return ", ".join([super().extra_repr(), *self.beyond()])
 
     def _explain(self) -> str:
         """The options in use that the plain layer's kernels do not have."""
