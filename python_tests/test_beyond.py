@@ -85,6 +85,17 @@ def test_lengths_of_any_integer_type_and_full(kind: str) -> None:
     assert torch.equal(unbatched, module(x[:, :1], lengths=torch.tensor([4]))[0][:, 0])
 
 
+@each_kind
+def test_no_rows_and_no_steps_of_any_row(kind: str) -> None:
+    module = made(kind, bidirectional=True, layer_norm=True)
+    none = module(torch.empty(5, 0, I).double(), lengths=torch.empty(0, dtype=torch.int64))[0]
+    assert none.shape == (5, 0, 2 * H)
+    y, h_n = module(numbers(T, B, I).double().requires_grad_(), lengths=torch.zeros(B).long())
+    y.sum().backward()
+    assert not y.any()
+    assert not any(h.any() for h in leaves(h_n))
+
+
 def test_what_lies_beyond_a_length_does_not_matter() -> None:
     module, x = made("LSTM", bidirectional=True), numbers(T, B, I, dtype=torch.float64)
     spoilt = x.clone()
@@ -331,6 +342,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
     ({}, {"reset": torch.zeros(T, B)}, TypeError, "bool"),
     ({}, {"reset": torch.zeros(B, T, dtype=torch.bool)}, ValueError, r"shape \(6, 5\)"),
     ({}, {"reset_state": torch.zeros(1, B, H).double()}, ValueError, "without reset"),
+    ({}, {"reset": torch.zeros(T, B) > 0, "reset_state": (torch.zeros(1),)}, TypeError, "a tensor"),
     ({"recurrent_dropout": 1.0}, {}, ValueError, "less than 1, got 1.0"),
     ({"weight_dropout": -0.1}, {}, ValueError, "weight_dropout"),
     ({"zoneout": "much"}, {}, ValueError, "zoneout"),

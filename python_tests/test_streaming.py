@@ -80,6 +80,18 @@ def test_nothing_is_allocated_after_the_first_step(kind: str) -> None:
     assert sum(max(0, event.self_cpu_memory_usage) for event in seen.key_averages()) == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_of_a_graph_is_not_overwritten(kind: str) -> None:
+    module = getattr(fastseq, kind)(I, H)
+    first, state = module.step(numbers(B, I))
+    kept = [t.detach().clone() for t in state.states]
+    with torch.no_grad():
+        _, other = module.step(numbers(B, I, seed=5), state)
+    assert other is not state
+    assert all(torch.equal(a, b) for a, b in zip(kept, state.states, strict=True))
+    first.sum().backward()
+
+
 def test_mistakes() -> None:
     lstm = fastseq.LSTM(I, H)
     with pytest.raises(ValueError, match="one direction"):

@@ -96,7 +96,7 @@ struct Steps {
     const Tensor own = dense(lengths);
     const int64_t* const length = own.const_data_ptr<int64_t>();
     batch_sizes.assign(seq.steps, 0);
-    order.resize(seq.batch);
+    order.resize(seq.batch + 1);  // never null
     for (int64_t b = 0; b < seq.batch; ++b) {
       STD_TORCH_CHECK(length[b] >= 0 && length[b] <= seq.steps,
                       "fastseq::recurrence: lengths should be between 0 and the ", seq.steps,
@@ -104,7 +104,7 @@ struct Steps {
       if (length[b] > 0) ++batch_sizes[length[b] - 1];
       order[b] = b;
     }
-    std::stable_sort(order.begin(), order.end(),
+    std::stable_sort(order.begin(), order.end() - 1,
                      [&](int64_t i, int64_t j) { return length[i] > length[j]; });
     for (int64_t t = seq.steps - 2; t >= 0; --t) batch_sizes[t] += batch_sizes[t + 1];
     offsets.assign(1, 0);

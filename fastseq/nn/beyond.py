@@ -209,6 +209,10 @@ class Beyond(nn.RNNBase):
             reset = reset.reshape(shape).to(input.device, non_blocking=True)
             reset = reset.transpose(0, 1) if self.batch_first else reset
         if reset_state is not None:
+            pair = isinstance(reset_state, tuple) and len(reset_state) == len(states)
+            if not pair or not all(isinstance(state, Tensor) for state in reset_state):
+                like = "a pair of tensors" if len(states) == 2 else "a tensor"
+                raise TypeError(f"reset_state should be {like}, shaped like hx")
             if not batched:
                 reset_state = tuple(state.unsqueeze(1) for state in reset_state)
             for by, state in zip(reset_state, states, strict=True):

@@ -21,10 +21,12 @@ class StreamState:
     Args:
         states: h, and c of an LSTM.
         batched: whether steps come as (B, I).
+        own: whether a step may write into them; those of a step with gradients it may not.
     """
 
-    def __init__(self, states: tuple[Tensor, ...], batched: bool) -> None:
+    def __init__(self, states: tuple[Tensor, ...], batched: bool, own: bool = True) -> None:
         self.states = states
+        self.own = own
         self.batched = batched
         c = states[1].unbind(0) if len(states) == 2 else (None,) * len(states[0])
         self.layers = tuple(zip(states[0].unbind(0), c, strict=True))
@@ -53,9 +55,7 @@ def first_state(module: _Recurrent, input: Tensor, hx: Any) -> StreamState:
     if not batched:
         states = tuple(state.unsqueeze(1) for state in states)
     module._check_states(x.unsqueeze(1 if module.batch_first else 0), states, None)
-    return StreamState(
-        tuple(state.detach().clone() if _frozen() else state for state in states), batched
-    )
+    return StreamState(states, batched, own=False)
 
 
 def _frozen() -> bool:
@@ -73,6 +73,8 @@ def advance(module: _Recurrent, input: Tensor, state: StreamState) -> tuple[Tens
             "step() cannot draw masks that belong to a whole sequence; call eval() first"
         )
     x = input if state.batched else input.unsqueeze(0)
+    if _frozen() and not state.own:
+        state = StreamState(tuple(s.detach().clone() for s in state.states), state.batched)
     if _frozen() and not is_compiling() and _in_place(module, x, state):
         return state.output, state
     time = 1 if module.batch_first else 0
@@ -80,7 +82,7 @@ def advance(module: _Recurrent, input: Tensor, state: StreamState) -> tuple[Tens
     y, after, *_ = module(x.unsqueeze(time), hx)
     after = after if isinstance(after, tuple) else (after,)
     if not _frozen():
-        made = StreamState(after, state.batched)
+        made = StreamState(after, state.batched, own=False)
         return (y.squeeze(time) if state.batched else y.flatten()), made
     for old, new in zip(state.states, after, strict=True):
         old.copy_(new)
