@@ -1,0 +1,89 @@
+"""The Trainer of every recipe: log, checkpoints, early stopping, one bar an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from fastseq.training.config import RunConfig
+from fastseq.training.history import History
+from fastseq.training.quiet import EpochBar, quiet
+
+
+@dataclass
+class Keepers:
+    """The callbacks that remember: metrics, and two checkpoints.
+
+    Attributes:
+        history: The metrics of every epoch.
+        monitor: Metric by which the best checkpoint is chosen.
+        mode: ``"min"`` or ``"max"``.
+        best: Keeps ``best.ckpt``.
+        last: Keeps ``last.ckpt``, to resume from.
+    """
+
+    history: History
+    monitor: str = "val_loss"
+    mode: str = "min"
+    best: ModelCheckpoint = field(init=False)
+    last: ModelCheckpoint = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the two checkpoint callbacks."""
+        # Saved when the epoch is over, so that a resumed run begins a new one.
+        common: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        self.best = ModelCheckpoint(filename="best", monitor=self.monitor, mode=self.mode, **common)
+        self.last = ModelCheckpoint(filename="last", **common)
+
+
+def build_trainer(
+    config: RunConfig, keepers: Keepers, epochs: int, resume: Path | None = None
+) -> Trainer:
+    """Return a Trainer that logs and saves in a ``version_N`` of the config's folder.
+
+    Args:
+        config: Where and how to train.
+        keepers: Callbacks that remember.
+        epochs: Passes over the training data at most.
+        resume: Checkpoint that the run goes on from; one in a run's folder goes on in that folder.
+
+    Raises:
+        ValueError: If Lightning does not know a device, strategy or precision.
+    """
+    place: dict[str, Any] = {"save_dir": config.out}
+    if resume is not None and resume.resolve().parent.name == "checkpoints":
+        # The same folder again: one run, one log, one set of figures.
+        run_dir = resume.resolve().parent.parent
+        place = {"save_dir": run_dir.parent, "version": run_dir.name}
+    precision: Any = config.precision
+    with quiet():
+        try:
+            return Trainer(
+                max_epochs=epochs,
+                accelerator=config.accelerator,
+                devices=config.devices,
+                strategy=config.strategy,
+                precision=precision,
+                gradient_clip_val=1.0,
+                logger=TensorBoardLogger(name="", **place),
+                callbacks=[
+                    keepers.history,
+                    EarlyStopping(keepers.monitor, patience=config.patience, mode=keepers.mode),
+                    EpochBar(refresh_rate=10),
+                    keepers.best,
+                    keepers.last,
+                ],
+                log_every_n_steps=10,
+                num_sanity_val_steps=0,
+                enable_model_summary=False,
+                # The recipes' own sampler already divides the training data among processes.
+                use_distributed_sampler=False,
+            )
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
