@@ -1,6 +1,7 @@
 """`fastseq train chars`, `tags` and `translate`: what they print, write, refuse and resume."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,22 @@ pytest.importorskip("torchmetrics", reason="the train extra is not installed")
 from typer.testing import CliRunner, Result
 
 from fastseq.commands import app
+from fastseq.data.conll import write_conll
+from fastseq.data.news import news
+from fastseq.data.numbers import (
+    BEGIN,
+    END,
+    Pair,
+    PairParts,
+    decode_digits,
+    encode_words,
+    spell,
+)
 from fastseq.data.text import Characters
 from fastseq.training.chars import CharsConfig, CharsRun, train_chars
+from fastseq.training.entity_f1 import EntityF1
+from fastseq.training.tags import TagsConfig, TagsRun, train_tags
+from fastseq.training.translate import TranslateConfig, TranslateRun, train_translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,11 +36,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TEXT = "the cat sat on the mat and the rat ate the hat. " * 60
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT)
-    return path
+NEWS = news("train")[:160], news("validation")[:40], news("test")[:40]
 
 
 def command(*arguments: str | Path) -> Result:
@@ -40,24 +51,43 @@ def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 # Recipe: the smallest options that still train, its files and its last line.
 SMALL = {
+    "translate": ("--hidden-size", "8", "--embedding-size", "8"),
+    "tags": ("--hidden-size", "8", "--embedding-size", "8"),
     "chars": ("--window", "32", "--hidden-size", "16", "--sample", "40"),
 }
-FIGURES = {"chars": ["learning_curves.png"]}
+FIGURES = {
+    "translate": ["attention.png", "learning_curves.png"],
+    "chars": ["learning_curves.png"],
+    "tags": ["entities.png", "learning_curves.png"],
+}
 LAST_LINES = {
+    "translate": r"test exact match \d+\.\d\d % greedy, \d+\.\d\d % with 4 beams "
+    r"\(word by word: \d+\.\d\d %\)",
     "chars": r"test perplexity \d+\.\d\d per character "
     r"\(counts: unigram \d+\.\d\d, bigram \d+\.\d\d\)",
+    "tags": r"test F1 \d+\.\d\d % \(most frequent tag of each word: \d+\.\d\d %\)",
 }
 
 
 def small(recipe: str, tmp_path: Path) -> tuple[str | Path, ...]:
-    data = ("--text", tmp_path / "text.txt") if recipe == "chars" else ()
+    """Write small data and return the arguments of a small run on them."""
+    data: tuple[str | Path, ...] = ()
+    if recipe == "chars":
+        (tmp_path / "text.txt").write_text(TEXT)
+        data = ("--text", tmp_path / "text.txt")
+    if recipe == "tags":
+        for option, sentences in zip(("--train", "--val", "--test"), NEWS, strict=True):
+            path = tmp_path / f"{option.strip('-')}.conll"
+            path.write_text(write_conll(sentences))
+            data = (*data, option, path)
     return (recipe, *SMALL[recipe], *data, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize("recipe", SMALL)
 def test_command_prints_its_measure_last_and_writes_figures(
-    tmp_path: Path, text: Path, recipe: str
+    tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fastseq.data.numbers.SIZES", {"train": 64, "validation": 8, "test": 8})
     result = command(*small(recipe, tmp_path), "--epochs", "1")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(LAST_LINES[recipe], result.stdout.rstrip("\n").splitlines()[-1])
@@ -111,9 +141,67 @@ def test_chars_refuse_to_go_on_with_another_text(tmp_path: Path) -> None:
     assert f"text={Characters(TEXT).fingerprint!r}, and this run asks for" in result.stderr
 
 
+def tags(tmp_path: Path, **options: object) -> TagsConfig:
+    small("tags", tmp_path)
+    files = {name: tmp_path / f"{name}.conll" for name in ("train", "val", "test")}
+    defaults = {"hidden_size": 32, "embedding_size": 32, "epochs": 8, "accelerator": "cpu"}
+    return TagsConfig(**{**files, "out": tmp_path / "out", **defaults, **options})
+
+
+def test_tags_beat_the_most_frequent_tag(tmp_path: Path) -> None:
+    config = tags(tmp_path, lr=0.02, epochs=20, batch_size=16)
+    result = train_tags(config)
+    assert result.scores["all"].f1 > result.baseline["all"].f1 + 0.05
+    assert set(result.scores) == set(result.baseline) == {"LOC", "MISC", "ORG", "PER", "all"}
+    # The scores are those of the best checkpoint on every test sentence, one at a time.
+    run = TagsRun(config)
+    run.task.load_state_dict(weights(result.run_dir, "best"))
+    metric = EntityF1(run.data.tags)
+    for sentence in NEWS[2]:
+        words, _ = run.data.vocabulary.encode(sentence.tokens)
+        numbers = run.task.model.tag(words.unsqueeze(0))[0].tolist()
+        metric.update([[run.data.tags[number] for number in numbers]], [sentence.tags])
+    assert metric.scores() == result.scores
+
+
+def test_tags_refuse_to_go_on_with_another_corpus(tmp_path: Path) -> None:
+    first = train_tags(tags(tmp_path, epochs=1))
+    (tmp_path / "val.conll").write_text(write_conll(NEWS[1][:-1]))
+    with pytest.raises(ValueError, match=r"was trained with .*corpus='.*', and this run asks for"):
+        TagsRun(replace(tags(tmp_path), val=tmp_path / "test.conll", resume=first.run_dir))
+
+
+def test_translation_beats_the_words_alone(tmp_path: Path) -> None:
+    # Numbers below a hundred, where the words alone fail at every whole ten.
+    pairs = [Pair(spell(number), str(number)) for number in range(100)]
+    parts = PairParts(pairs, pairs[::5], pairs[::5])
+    config = TranslateConfig(
+        hidden_size=32, epochs=25, batch_size=10, lr=0.01, accelerator="cpu", out=tmp_path
+    )
+    result = train_translate(config, parts)
+    assert result.baseline == pytest.approx(0.6)  # 0, 5, ..., 95: the whole tens from 20 fail
+    assert result.greedy > 0.8
+    assert result.beam > 0.8
+    # The share is that of the best checkpoint, one number at a time.
+    run = TranslateRun(config, parts)
+    run.task.load_state_dict(weights(result.run_dir, "best"))
+    model = run.task.model
+    right = 0
+    for words, digits in parts.test:
+        (written,) = model.greedy_decode(encode_words(words).unsqueeze(0), BEGIN, END, 10)
+        right += decode_digits(written) == digits
+    assert result.greedy == pytest.approx(right / len(parts.test))
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("translate", "--beams", "0"), "beams is 0, expected at least 1"),
+        (("translate", "--dropout", "1"), "dropout is 1.0, expected 0 <= dropout < 1"),
+        (("tags", "--word-dropout", "1.5"), "word_dropout is 1.5, expected 0 to 1"),
+        (("tags", "--train", "a.conll"), "--val and --test missing: pass a CoNLL file to each"),
+        (("tags", *(f"--{part}=no.conll" for part in ("train", "val", "test"))), "at no.conll"),
+        (("tags", "--dropout", "1"), "dropout is 1.0, expected 0 <= dropout < 1"),
         (("chars", "--window", "0"), "window is 0, expected at least 1"),
         (("chars", "--sample", "0"), "sample is 0, expected at least 1"),
         (("chars", "--temperature", "-1"), "temperature is -1.0, expected 0 or more"),

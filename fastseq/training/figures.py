@@ -75,13 +75,15 @@ def learning_curves(
     right.set(xlabel="epoch", ylabel=measure.label)
     if measure.logarithmic:
         logarithmic(right)
-    for name, value in (baselines or {}).items():
+    compared = baselines or {}
+    for name, value in compared.items():
         right.axhline(measure.scale * value, color=MUTED, linewidth=0.8, linestyle="--")
         corner = right.get_yaxis_transform()
         right.text(0.97, measure.scale * value, name, ha="right", va="bottom", transform=corner)
     if measure.scale == 100.0:
         # The end of the curve is what one reads; the first epochs may run off the bottom.
-        right.set_ylim(bottom=max(0.0, _lowest(epochs, measure)), top=100.5)
+        lowest = min([_lowest(epochs, measure), *(100.0 * v - 3.0 for v in compared.values())])
+        right.set_ylim(bottom=max(0.0, lowest), top=100.5)
     rows = [row for row in epochs if measure.name in row]
     if rows:
         best = measure.best(rows, key=lambda row: row[measure.name])
@@ -170,6 +172,7 @@ def logarithmic(axes: Axes) -> None:
 def plain(axes: Axes) -> None:
     """Give axes a light grid and no box."""
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
