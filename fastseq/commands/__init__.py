@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fastseq.commands import chars, check, info, rows, tags, translate
+from fastseq.commands import chars, check, gradients, info, rows, tags, translate, tune_rows
 
 
 def _group(help: str) -> typer.Typer:
@@ -29,7 +29,9 @@ train.command()(translate.translate)
 app.add_typer(train, name="train")
 
 tune = _group("Search the hyper-parameters of a recipe.")
+tune.command()(tune_rows.rows)
 app.add_typer(tune, name="tune")
 
 study = _group("Measure what the lectures claim, and draw it.")
+study.command()(gradients.gradients)
 app.add_typer(study, name="study")
