@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fastseq.models.parts import check_dropout, check_sizes
 from fastseq.nn import GRU, LSTM, RNN
 
 FUSED: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
@@ -55,17 +56,13 @@ class RowRNN(nn.Module):
         if cell not in FUSED:
             names = ", ".join(map(repr, FUSED))
             raise ValueError(f"cell is {cell!r}, expected one of {names}; pass cell='lstm'")
-        sizes = {
-            "input_size": input_size,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "num_classes": num_classes,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, expected at least 1; pass a positive {name}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1; pass 0 for none")
+        check_sizes(
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_classes=num_classes,
+        )
+        check_dropout(dropout)
         self.input_size = input_size
         recurrence = (NATIVE if native else FUSED)[cell]
         self.rnn = recurrence(
