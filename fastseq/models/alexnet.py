@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_dropout, check_sizes, check_square, max_pool2d
+from fastseq.models.parts import check_square, max_pool2d
+from fastseq.models.shared import check_dropout, check_sizes
 from fastseq.nn import ReLULRNMaxPool2d
 
 SIDE = 224

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_images, check_sizes, double_conv, max_pool2d
+from fastseq.models.parts import check_images, double_conv, max_pool2d
+from fastseq.models.shared import check_sizes
 
 # Four overlapping pools of a smaller image leave nothing: 31 -> 15 -> 7 -> 3 -> 1.
 SMALLEST = 31

@@ -8,13 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseq.models.parts import (
-    check_dropout,
-    check_images,
-    check_sizes,
-    conv_norm_relu,
-    max_pool2d,
-)
+from fastseq.models.parts import check_images, conv_norm_relu, max_pool2d
+from fastseq.models.shared import check_dropout, check_sizes
 
 
 class ConvUpsampleNet(nn.Module):

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fastseq.models.inception import Inception, conv_relu
-from fastseq.models.parts import check_dropout, check_sizes, check_square, max_pool2d
+from fastseq.models.parts import check_square, max_pool2d
+from fastseq.models.shared import check_dropout, check_sizes
 from fastseq.nn import LocalResponseNorm, ReLULRNMaxPool2d
 
 SIDE = 224

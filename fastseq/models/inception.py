@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_images, check_sizes, max_pool2d
+from fastseq.models.parts import check_images, max_pool2d
+from fastseq.models.shared import check_sizes
 
 
 class NaiveInception(nn.Module):

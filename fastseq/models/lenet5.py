@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_sizes, check_square, max_pool2d
+from fastseq.models.parts import check_square, max_pool2d
+from fastseq.models.shared import check_sizes
 
 
 class LeNet5(nn.Module):

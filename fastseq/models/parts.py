@@ -1,4 +1,4 @@
-"""What the image architectures share: checks of arguments and images, and double convolutions."""
+"""What the image architectures share: checks of images, and double convolutions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ from fastseq.nn import MaxPool2d
 def max_pool2d(native: bool) -> type[nn.MaxPool2d]:
     """Return the class of a max-pool: torch.nn's, or fastseq's, which derives from it."""
     return nn.MaxPool2d if native else MaxPool2d
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse sizes below one, by the name of the argument."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}, expected at least 1; pass a positive {name}")
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse what is no probability below one, NaN included."""
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1; pass 0 for none")
 
 
 def check_images(images: Tensor, channels: int, smallest: int = 1) -> None:

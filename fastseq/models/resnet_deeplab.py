@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_dropout, check_images, check_sizes
+from fastseq.models.parts import check_images
+from fastseq.models.shared import check_dropout, check_sizes
 from fastseq.swap import swap
 
 BACKBONES = {"resnet18": 512, "resnet50": 2048}

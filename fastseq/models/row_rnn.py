@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_dropout, check_sizes
-from fastseq.nn import GRU, LSTM, RNN
-
-FUSED: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-NATIVE: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+from fastseq.models.recurrences import check_cell, recurrence
+from fastseq.models.shared import check_dropout, check_sizes
 
 
 class RowRNN(nn.Module):
@@ -53,9 +50,7 @@ class RowRNN(nn.Module):
         native: bool = False,
     ) -> None:
         super().__init__()
-        if cell not in FUSED:
-            names = ", ".join(map(repr, FUSED))
-            raise ValueError(f"cell is {cell!r}, expected one of {names}; pass cell='lstm'")
+        check_cell(cell)
         check_sizes(
             input_size=input_size,
             hidden_size=hidden_size,
@@ -64,15 +59,7 @@ class RowRNN(nn.Module):
         )
         check_dropout(dropout)
         self.input_size = input_size
-        recurrence = (NATIVE if native else FUSED)[cell]
-        self.rnn = recurrence(
-            input_size,
-            hidden_size,
-            num_layers=num_layers,
-            # torch.nn warns about dropout on a single layer, where there is nothing between layers.
-            dropout=dropout if num_layers > 1 else 0.0,
-            batch_first=True,
-        )
+        self.rnn = recurrence(cell, input_size, hidden_size, num_layers, dropout, native)
         self.head = nn.Linear(hidden_size, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from fastseq.models.parts import check_images, check_sizes, double_conv, max_pool2d
+from fastseq.models.parts import check_images, double_conv, max_pool2d
+from fastseq.models.shared import check_sizes
 
 
 class UNet(nn.Module):

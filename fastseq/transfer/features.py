@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastseq.models.shared import evaluating
 from fastseq.transfer.freeze import layer_names
 from fastseq.transfer.head import find_heads
 
@@ -62,19 +63,15 @@ def extract_features(
                 f"{', '.join(layer_names(model))}"
             ) from error
     device = next(model.parameters()).device
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     features, labels = [], []
     try:
-        for batch in loader:
-            seen.clear()
-            model(batch[0].to(device))
-            features.append(seen[-1].flatten(1).cpu())
-            labels.append(batch[1].cpu())
+        with evaluating(model):
+            for batch in loader:
+                model(batch[0].to(device))
+                features.append(seen.pop().flatten(1).cpu())
+                labels.append(batch[1].cpu())
     finally:
         hook.remove()
-        for module, training in modes.items():
-            module.training = training
     if not features:
         raise ValueError("the loader gave no batch; pass one with at least one image")
     return torch.cat(features), torch.cat(labels)
