@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fastseq.commands import check, info, rows
+from fastseq.commands import check, info, rows, scenes
 
 
 def _group(help: str) -> typer.Typer:
@@ -23,6 +23,7 @@ app.command()(check.check)
 
 train = _group("Train a recipe.")
 train.command()(rows.rows)
+train.command()(scenes.scenes)
 app.add_typer(train, name="train")
 
 tune = _group("Search the hyper-parameters of a recipe.")

@@ -69,9 +69,9 @@ def learning_curves(
     right.set(xlabel="epoch", ylabel=measure.label)
     if measure.logarithmic:
         right.set_yscale("log")
-    if measure.scale == 100.0:
+    if measure.scale == 100.0 and _lowest(epochs, measure) > 50.0:
         # The end of the curve is what one reads; the first epochs may run off the bottom.
-        right.set_ylim(bottom=max(0.0, _lowest(epochs, measure)), top=100.5)
+        right.set_ylim(bottom=_lowest(epochs, measure), top=100.5)
     rows = [row for row in epochs if measure.name in row]
     if rows:
         best = measure.best(rows, key=lambda row: row[measure.name])
