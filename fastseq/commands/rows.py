@@ -19,7 +19,7 @@ class Data(str, Enum):
 
 
 def rows(
-    cell: Annotated[shared.Cell, typer.Option(help="Recurrence.")] = shared.Cell.lstm,
+    cell: shared.AnyCell = shared.Cell.lstm,
     data: Annotated[
         Data, typer.Option(help="digits comes with scikit-learn; mnist is torchvision's.")
     ] = Data.digits,
@@ -32,12 +32,13 @@ def rows(
     ] = None,
     patience: shared.Patience = 15,
     batch_size: shared.BatchSize = 32,
-    hidden_size: Annotated[int, typer.Option(help="Units of each recurrent layer.")] = 128,
-    num_layers: Annotated[int, typer.Option(help="Recurrent layers.")] = 2,
+    hidden_size: shared.HiddenSize = 128,
+    num_layers: shared.NumLayers = 2,
     dropout: Annotated[float, typer.Option(help="Between recurrent layers.")] = 0.0,
     max_shift: Annotated[float, typer.Option(help="Shift training images by up to this.")] = 1.5,
     lr: shared.LearningRate = 2e-3,
     weight_decay: shared.WeightDecay = 0.1,
+    clip: shared.Clip = 1.0,
     seed: shared.Seed = 0,
     accelerator: shared.Accelerator = "auto",
     devices: shared.Devices = "1",

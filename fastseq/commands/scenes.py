@@ -54,6 +54,7 @@ def scenes(
     batch_size: shared.BatchSize = 16,
     lr: shared.LearningRate = 4e-3,
     weight_decay: shared.WeightDecay = 0.01,
+    clip: shared.Clip = 1.0,
     seed: shared.Seed = 0,
     accelerator: shared.Accelerator = "auto",
     devices: shared.Devices = "1",

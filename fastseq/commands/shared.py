@@ -19,13 +19,19 @@ class Cell(str, Enum):
     rnn = "rnn"
 
 
-# Options of every recipe, as the fields of fastseq.training.config.RunConfig.
+# Options that several recipes have, with the names of their configs' fields.
 Native = Annotated[bool, typer.Option("--native", help="Use torch.nn's layers, to compare.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training data, at most.")]
 Patience = Annotated[int, typer.Option(help="Epochs without progress before stopping.")]
 BatchSize = Annotated[int, typer.Option(help="Samples in a batch, on each device.")]
+AnyCell = Annotated[Cell, typer.Option(help="Recurrence.")]
+EmbeddingSize = Annotated[int, typer.Option(help="Features of an embedded token.")]
+HiddenSize = Annotated[int, typer.Option(help="Units of each recurrent layer.")]
+NumLayers = Annotated[int, typer.Option(help="Recurrent layers.")]
+Dropout = Annotated[float, typer.Option(help="Probability of zeroing a unit.")]
 LearningRate = Annotated[float, typer.Option(help="Peak learning rate.")]
 WeightDecay = Annotated[float, typer.Option(help="AdamW's weight decay.")]
+Clip = Annotated[float, typer.Option(help="Norm to which gradients are clipped; 0: not.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is random: parameters, order, ...")]
 Accelerator = Annotated[str, typer.Option(help="Lightning's: cpu, gpu, auto.")]
 Devices = Annotated[str, typer.Option(help="Lightning's: a number, or a list like 0,1.")]

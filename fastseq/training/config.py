@@ -18,6 +18,7 @@ class RunConfig:
         batch_size: Samples in a batch, on each device.
         lr: Peak learning rate.
         weight_decay: AdamW's.
+        clip: Norm to which gradients are clipped, against explosion; 0 for not at all.
         seed: Of all that is random: parameters, order, noise.
         accelerator: Handed to Lightning, as are the next three.
         devices: Number or list of devices.
@@ -33,6 +34,7 @@ class RunConfig:
     batch_size: int = 32
     lr: float = 2e-3
     weight_decay: float = 0.1
+    clip: float = 1.0
     seed: int = 0
     accelerator: str = "auto"
     devices: str = "1"
@@ -45,7 +47,7 @@ class RunConfig:
         """Refuse what no later part would refuse in words."""
         at_least_one(self, "epochs", "patience", "batch_size")
         positive(self, "lr")
-        not_negative(self, "weight_decay")
+        not_negative(self, "weight_decay", "clip")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {2**32 - 1}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from fastseq.training.history import Epoch
@@ -45,7 +45,11 @@ ACCURACY = Measure("val_accuracy", "accuracy (%)", scale=100.0, unit=" %")
 
 
 def learning_curves(
-    epochs: Sequence[Epoch], path: Path, title: str = "", measure: Measure = ACCURACY
+    epochs: Sequence[Epoch],
+    path: Path,
+    title: str = "",
+    measure: Measure = ACCURACY,
+    baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw the losses of every epoch, and beside them a measure of the validation data.
 
@@ -54,6 +58,7 @@ def learning_curves(
         path: PNG file to write.
         title: Line above the panels.
         measure: What the right panel shows.
+        baselines: Values of the measure to compare with, by name.
 
     Returns:
         The path.
@@ -64,24 +69,45 @@ def learning_curves(
     loss, right = figure.subplots(1, 2)
     curve(loss, epochs, "train_loss", "training", TRAIN)
     curve(loss, epochs, "val_loss", "validation", VALIDATION)
-    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    logarithmic(loss)
     curve(right, epochs, measure.name, "validation", VALIDATION, measure.scale)
     right.set(xlabel="epoch", ylabel=measure.label)
     if measure.logarithmic:
-        right.set_yscale("log")
-    if measure.scale == 100.0 and _lowest(epochs, measure) > 50.0:
+        logarithmic(right)
+    compared = baselines or {}
+    for name, value in compared.items():
+        right.axhline(measure.scale * value, color=MUTED, linewidth=0.8, linestyle="--")
+        corner = right.get_yaxis_transform()
+        right.text(0.97, measure.scale * value, name, ha="right", va="bottom", transform=corner)
+    if measure.scale == 100.0:
         # The end of the curve is what one reads; the first epochs may run off the bottom.
-        right.set_ylim(bottom=_lowest(epochs, measure), top=100.5)
+        lowest = min([_lowest(epochs, measure), *(100.0 * v - 3.0 for v in compared.values())])
+        right.set_ylim(bottom=max(0.0, lowest))
+        if lowest > 50.0:
+            right.set_ylim(top=100.5)
     rows = [row for row in epochs if measure.name in row]
     if rows:
         best = measure.best(rows, key=lambda row: row[measure.name])
         value = measure.scale * best[measure.name]
         right.axhline(value, color=MUTED, linewidth=0.8, linestyle=":")
         label = f"best {value:.2f}{measure.unit} (epoch {best['epoch']:.0f})"
-        # In a free corner: beside its point it would cross the curve.
-        low = measure.best is max
-        place = {"y": 0.06 if low else 0.94, "va": "bottom" if low else "top"}
-        right.text(0.97, s=label, ha="right", color=MUTED, transform=right.transAxes, **place)
+        if measure.best is max:
+            # In a free corner: beside its point it would cross the curve.
+            right.text(0.97, 0.06, label, ha="right", color=MUTED, transform=right.transAxes)
+        else:
+            # Under the line, where a curve that falls never comes.
+            right.annotate(
+                label,
+                (0.97, value),
+                (0, -3),
+                xycoords=right.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                color=MUTED,
+            )
+            right.margins(y=0.12)
     for axes in (loss, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
@@ -137,9 +163,18 @@ def curve(
     axes.plot(numbers, values, color=color, label=label, marker=marker)
 
 
+def logarithmic(axes: Axes) -> None:
+    """Make the y axis logarithmic, with its numbers spelled out: 0.5, not 5 x 10^-1."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def plain(axes: Axes) -> None:
     """Give axes a light grid and no box."""
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule, seed_everything
 
@@ -80,11 +80,10 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
         self.resume = None if config.resume is None else find_checkpoint(config.resume)
-        if self.resume is not None:
-            expected = {name: getattr(config, name) for name in self.layers}
-            check_hyper_parameters(self.resume, expected)
         seed_everything(config.seed, workers=True, verbose=False)
         self.data = self.build_data()
+        if self.resume is not None:
+            check_hyper_parameters(self.resume, self.hyper_parameters())
         # Now rather than in fit(), so that missing files are met before anything is written.
         self.data.prepare_data()
         self.data.setup("fit")
@@ -119,6 +118,10 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
         """Return how many passes over the training data to make at most."""
         assert self.config.epochs is not None, "a recipe without a default says so here"
         return self.config.epochs
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Return what a checkpoint to resume must agree on, by name."""
+        return {name: getattr(self.config, name) for name in self.layers}
 
     @property
     def library(self) -> str:

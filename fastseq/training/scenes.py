@@ -138,9 +138,14 @@ class ScenesRun(Run[ScenesConfig, LabelledImages, Segmenter, ScenesResult]):
         iou = 100.0 * outcome.metrics["test_iou"]
         title = f"{network}, {config.data}: test mean IoU {iou:.1f} %"
         classes = CLASSES[config.data]
+        name, baseline, _ = self.task.baseline()
         return [
             learning_curves(
-                outcome.epochs, folder / "learning_curves.png", f"{network}, {config.data}", IOU
+                outcome.epochs,
+                folder / "learning_curves.png",
+                f"{network}, {config.data}",
+                IOU,
+                {f"{name} everywhere": baseline},
             ),
             segmentations(self.task.examples, classes, folder / "segmentations.png", title),
         ]

@@ -70,7 +70,7 @@ def build_trainer(
                 devices=config.devices,
                 strategy=config.strategy,
                 precision=precision,
-                gradient_clip_val=1.0,
+                gradient_clip_val=config.clip,
                 logger=TensorBoardLogger(name="", **place),
                 callbacks=[
                     keepers.history,
