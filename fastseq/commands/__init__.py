@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fastseq.commands import chars, check, info, rows, scenes, tags, translate
+from fastseq.commands import chars, check, info, rows, scenes, tags, transfer, translate
 
 
 def _group(help: str) -> typer.Typer:
@@ -24,6 +24,7 @@ app.command()(check.check)
 train = _group("Train a recipe.")
 train.command()(rows.rows)
 train.command()(scenes.scenes)
+train.command()(transfer.transfer)
 train.command()(chars.chars)
 train.command()(tags.tags)
 train.command()(translate.translate)

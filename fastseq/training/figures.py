@@ -94,7 +94,8 @@ def learning_curves(
         label = f"best {value:.2f}{measure.unit} (epoch {best['epoch']:.0f})"
         if measure.best is max:
             # In a free corner: beside its point it would cross the curve.
-            right.text(0.97, 0.06, label, ha="right", color=MUTED, transform=right.transAxes)
+            height = 0.25 if compared else 0.06
+            right.text(0.97, height, label, ha="right", color=MUTED, transform=right.transAxes)
         else:
             # Under the line, where a curve that falls never comes.
             right.annotate(
