@@ -41,9 +41,15 @@ def rows(folder: Path) -> list[str]:
     return ["--hidden-size", "16", "--num-layers", "1", "--batch-size", "128"]
 
 
+def scenes(folder: Path) -> list[str]:
+    """Four batches of digit scenes."""
+    return ["--scenes", "16", "--size", "32", "--width", "4", "--batch-size", "4"]
+
+
 # Writes small data into a folder and returns the options of a small run on them.
 SMALL: dict[str, Callable[[Path], list[str]]] = {
     "rows": rows,
+    "scenes": scenes,
     "chars": chars,
     "tags": tags,
     "translate": translate,

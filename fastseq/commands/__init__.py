@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from fastseq.commands import chars, check, gradients, info, rows, tags, translate, tune_rows
+from fastseq.commands import (
+    chars,
+    check,
+    gradients,
+    info,
+    rows,
+    scenes,
+    tags,
+    transfer,
+    translate,
+    tune_rows,
+)
 
 
 def _group(help: str) -> typer.Typer:
@@ -23,6 +34,8 @@ app.command()(check.check)
 
 train = _group("Train a recipe.")
 train.command()(rows.rows)
+train.command()(scenes.scenes)
+train.command()(transfer.transfer)
 train.command()(chars.chars)
 train.command()(tags.tags)
 train.command()(translate.translate)

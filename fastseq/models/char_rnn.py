@@ -7,15 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fastseq.models.recurrences import (
-    State,
-    check_cell,
-    check_dropout,
-    check_sizes,
-    check_tokens,
-    evaluating,
-    recurrence,
-)
+from fastseq.models.recurrences import State, check_cell, check_tokens, recurrence
+from fastseq.models.shared import check_dropout, check_sizes, evaluating
 
 
 class CharRNN(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -63,37 +62,11 @@ def map_state(state: State, change: Callable[[Tensor], Tensor]) -> State:
     return change(state)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for as long as the block runs."""
-    # Of each module: some may have been in evaluation mode before.
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def check_cell(cell: str, known: Collection[str] = tuple(FUSED)) -> None:
     """Refuse a recurrence of another name."""
     if cell not in known:
         names = ", ".join(map(repr, known))
         raise ValueError(f"cell is {cell!r}, expected one of {names}; pass cell='lstm'")
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse sizes below one."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}, expected at least 1; pass a positive {name}")
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse what is no probability, NaN among it."""
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1; pass 0 for none")
 
 
 def check_tokens(tokens: Tensor, vocab_size: int, name: str = "tokens") -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastseq.models.recurrences import check_cell, check_dropout, check_sizes, recurrence
+from fastseq.models.recurrences import check_cell, recurrence
+from fastseq.models.shared import check_dropout, check_sizes
 
 
 class RowRNN(nn.Module):

@@ -10,14 +10,12 @@ from fastseq.models.decoding import Step, beam, greedy
 from fastseq.models.recurrences import (
     State,
     check_cell,
-    check_dropout,
-    check_sizes,
     check_tokens,
-    evaluating,
     map_state,
     recurrence,
     run_ragged,
 )
+from fastseq.models.shared import check_dropout, check_sizes, evaluating
 
 
 class Seq2Seq(nn.Module):

@@ -5,15 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastseq.models.recurrences import (
-    check_dropout,
-    check_lengths,
-    check_sizes,
-    check_tokens,
-    evaluating,
-    recurrence,
-    run_ragged,
-)
+from fastseq.models.recurrences import check_lengths, check_tokens, recurrence, run_ragged
+from fastseq.models.shared import check_dropout, check_sizes, evaluating
 
 
 class SequenceTagger(nn.Module):

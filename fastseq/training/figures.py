@@ -80,7 +80,9 @@ def learning_curves(
     if measure.scale == 100.0:
         # The end of the curve is what one reads; the first epochs may run off the bottom.
         lowest = min([_lowest(epochs, measure), *(100.0 * v - 3.0 for v in compared.values())])
-        right.set_ylim(bottom=max(0.0, lowest), top=100.5)
+        right.set_ylim(bottom=max(0.0, lowest))
+        if lowest > 50.0:
+            right.set_ylim(top=100.5)
     rows = [row for row in epochs if measure.name in row]
     if rows:
         best = measure.best(rows, key=lambda row: row[measure.name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,7 +20,7 @@ def warmup_cosine(
     task: LightningModule,
     lr: float,
     weight_decay: float,
-    parameters: Iterable[Parameter] | None = None,
+    parameters: Iterable[Parameter] | list[dict[str, Any]] | None = None,
 ) -> OptimizerLRScheduler:
     """Return AdamW whose rate rises linearly, then falls along half a cosine to zero.
 
@@ -27,7 +28,8 @@ def warmup_cosine(
         task: Its Trainer knows how many steps there will be.
         lr: Peak learning rate.
         weight_decay: AdamW's.
-        parameters: Those to train; ``None`` is all of the task's.
+        parameters: Those to train, or groups of them with a ``lr`` of their own; ``None`` is all of
+            the task's.
     """
     trained = task.parameters() if parameters is None else parameters
     optimizer = torch.optim.AdamW(trained, lr, weight_decay=weight_decay)
