@@ -46,10 +46,17 @@ def scenes(folder: Path) -> list[str]:
     return ["--scenes", "16", "--size", "32", "--width", "4", "--batch-size", "4"]
 
 
+def transfer(folder: Path) -> list[str]:
+    """The smallest network, one label of each new class."""
+    small = ["--width", "2", "--labels", "1", "--target-epochs", "1", "--batch-size", "128"]
+    return small
+
+
 # Writes small data into a folder and returns the options of a small run on them.
 SMALL: dict[str, Callable[[Path], list[str]]] = {
     "rows": rows,
     "scenes": scenes,
+    "transfer": transfer,
     "chars": chars,
     "tags": tags,
     "translate": translate,
