@@ -1,3 +1,6 @@
+import dataclasses
+import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -8,11 +11,12 @@ import torch
 
 pytest.importorskip("typer", reason="the cli extra is not installed")
 
+import typer.models
 from typer.testing import CliRunner
 
 import fastseq
 import fastseq.nn
-from fastseq.commands import app
+from fastseq.commands import app, shared, train
 
 HIDE = """
 import sys
@@ -102,3 +106,18 @@ def test_help_does_not_import_lightning() -> None:
     result = without(["lightning", "matplotlib", "sklearn"], "train", "rows", "--help")
     assert result.returncode == 0
     assert "--cell" in result.stdout
+
+
+def recipes() -> dict[str, typer.models.CommandInfo]:
+    """Every command of `fastseq train`, by name."""
+    return {info.callback.__name__: info for info in train.registered_commands}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_options_are_the_fields_of_the_config(name: str) -> None:
+    pytest.importorskip("lightning", reason="the train extra is not installed")
+    module = importlib.import_module(f"fastseq.training.{name}")
+    config = getattr(module, f"{name.capitalize()}Config")
+    given = inspect.signature(recipes()[name].callback).parameters
+    options = shared.options({key: value.default for key, value in given.items()})
+    assert options == dataclasses.asdict(config())

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from fastseq.data.digits import digits_datasets
+from fastseq.data.loading import training_loader
 from fastseq.data.mnist import mnist_datasets
 from fastseq.data.splits import Splits
 
@@ -85,14 +86,7 @@ class DigitImages(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled batches; the sampler derives its order from seed and epoch."""
-        train, world, rank = self.splits.train, 1, 0
-        # Without a trainer (in a notebook) there is one process.
-        if self.trainer is not None:
-            world, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(
-            train, num_replicas=world, rank=rank, seed=self.seed
-        )
-        return DataLoader(train, self.batch_size, sampler=sampler)
+        return training_loader(self.splits.train, self.batch_size, self.seed, self.trainer)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """The validation part, in order and whole on every process."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastseq.nn import GRU, LSTM, RNN
-
-FUSED: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-NATIVE: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+from fastseq.models.recurrences import check_cell, recurrence
+from fastseq.models.shared import check_dropout, check_sizes
 
 
 class RowRNN(nn.Module):
@@ -52,30 +50,16 @@ class RowRNN(nn.Module):
         native: bool = False,
     ) -> None:
         super().__init__()
-        if cell not in FUSED:
-            names = ", ".join(map(repr, FUSED))
-            raise ValueError(f"cell is {cell!r}, expected one of {names}; pass cell='lstm'")
-        sizes = {
-            "input_size": input_size,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "num_classes": num_classes,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, expected at least 1; pass a positive {name}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1; pass 0 for none")
-        self.input_size = input_size
-        recurrence = (NATIVE if native else FUSED)[cell]
-        self.rnn = recurrence(
-            input_size,
-            hidden_size,
+        check_cell(cell)
+        check_sizes(
+            input_size=input_size,
+            hidden_size=hidden_size,
             num_layers=num_layers,
-            # torch.nn warns about dropout on a single layer, where there is nothing between layers.
-            dropout=dropout if num_layers > 1 else 0.0,
-            batch_first=True,
+            num_classes=num_classes,
         )
+        check_dropout(dropout)
+        self.input_size = input_size
+        self.rnn = recurrence(cell, input_size, hidden_size, num_layers, dropout, native)
         self.head = nn.Linear(hidden_size, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from fastseq.data.module import Batch
 from fastseq.models import RowRNN
+from fastseq.training.optimizers import warmup_cosine
 
 CLASSES = 10
-# Share of the steps over which the learning rate rises to its peak.
-WARMUP = 0.1
 
 
 class RowClassifier(LightningModule):
@@ -68,7 +63,9 @@ class RowClassifier(LightningModule):
         """Return the loss of a batch."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels)
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -91,19 +88,4 @@ class RowClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW whose rate rises linearly, then falls along half a cosine to zero."""
-        optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = max(1, round(WARMUP * total))
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min(1.0, (step - warmup) / (total - warmup + 1))
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-        # A closure is not saved with the scheduler: a run resumed for more epochs decays later.
-        schedule = LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warmup_cosine(self, self.lr, self.weight_decay)
