@@ -49,6 +49,9 @@ def run_ragged(rnn: nn.Module, inputs: Tensor, lengths: Tensor) -> tuple[Tensor,
         Outputs ``(B, T, D * H)``, zero beyond each length, and the states after the last step of
         each sequence.
     """
+    if isinstance(rnn, (LSTM, GRU, RNN)):
+        made: tuple[Tensor, State] = rnn(inputs, lengths=lengths)
+        return made
     packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, state = rnn(packed)
     padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.size(1))
