@@ -12,7 +12,13 @@ import pytest
 import torch
 
 # Files that take longest, longest first: what a process begins last should be short.
-LONGEST = ["test_packaging.py", "test_capabilities.py", "test_benchmarks.py", "test_layer.py"]
+LONGEST = [
+    "test_packaging.py",
+    "test_capabilities.py",
+    "test_benchmarks.py",
+    "test_layer.py",
+    "test_compilers.py",
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
