@@ -148,6 +148,20 @@ def test_export_with_free_steps_and_batch() -> None:
         torch.testing.assert_close(loaded(*given), model(*given), rtol=0, atol=0)
 
 
+def test_export_without_gradients_saves_nothing_and_with_them_warns() -> None:
+    """An exported program is for inference: there is no autograd kernel to train it by."""
+    module, x = fastseq.LSTM(3, 4), numbers(5, 2, 3)
+    saves = []
+    for wanted in (True, False):
+        with torch.set_grad_enabled(wanted):
+            program = torch.export.export(module, (x,))
+        saves += [n.args[-1] for n in program.graph.nodes if "fastseq.layer" in str(n.target)]
+        if wanted:
+            with pytest.warns(UserWarning, match="an autograd kernel was not registered"):
+                program.module()(x)[0].sum().backward()
+    assert saves == [True, False]
+
+
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()

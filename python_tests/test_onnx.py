@@ -141,6 +141,17 @@ def test_weights_are_computed_where_they_are_parametrized() -> None:
     assert_equal_in_runtime(program, model, [(numbers(5, 2, 3),)], 1e-6)
 
 
+def test_weights_of_any_size_can_be_folded() -> None:
+    optimizer = pytest.importorskip("onnxscript.optimizer")
+    program = exported(fastseq.GRU(8, 64).eval(), (numbers(5, 2, 8),), None)
+    assert "Gather" in nodes(program)  # large weights are reordered when the file is loaded
+    optimizer.fold_constants(program.model, input_size_limit=2**31, output_size_limit=2**31)
+    optimizer.optimize(program.model)
+    assert "Gather" not in nodes(program)
+    weights = [w.shape for w in program.model.graph.initializers.values() if len(w.shape) == 3]
+    assert sorted(map(tuple, weights)) == [(1, 192, 8), (1, 192, 64)]
+
+
 class Images(nn.Module):
     """Normalization and pooling with the options shared out."""
 
