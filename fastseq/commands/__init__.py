@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from fastseq.commands import chars, check, info, rows, scenes, tags, transfer, translate
+from fastseq.commands import (
+    chars,
+    check,
+    gradients,
+    info,
+    invariance,
+    lrn,
+    rows,
+    scenes,
+    tags,
+    transfer,
+    translate,
+    tune_rows,
+)
 
 
 def _group(help: str) -> typer.Typer:
@@ -31,7 +44,11 @@ train.command()(translate.translate)
 app.add_typer(train, name="train")
 
 tune = _group("Search the hyper-parameters of a recipe.")
+tune.command()(tune_rows.rows)
 app.add_typer(tune, name="tune")
 
 study = _group("Measure what the lectures claim, and draw it.")
+study.command()(gradients.gradients)
+study.command()(invariance.invariance)
+study.command()(lrn.lrn)
 app.add_typer(study, name="study")

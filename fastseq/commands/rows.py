@@ -18,13 +18,17 @@ class Data(str, Enum):
     mnist = "mnist"
 
 
+DataDir = Annotated[Path, typer.Option(help="Folder that holds MNIST/raw.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch MNIST if missing.")]
+
+
 def rows(
     cell: shared.AnyCell = shared.Cell.lstm,
     data: Annotated[
         Data, typer.Option(help="digits comes with scikit-learn; mnist is torchvision's.")
     ] = Data.digits,
-    data_dir: Annotated[Path, typer.Option(help="Folder that holds MNIST/raw.")] = Path("data"),
-    download: Annotated[bool, typer.Option("--download", help="Fetch MNIST if missing.")] = False,
+    data_dir: DataDir = Path("data"),
+    download: Download = False,
     native: shared.Native = False,
     epochs: Annotated[
         int | None,

@@ -70,11 +70,8 @@ def learning_curves(
     curve(loss, epochs, "train_loss", "training", TRAIN)
     curve(loss, epochs, "val_loss", "validation", VALIDATION)
     loss.set(xlabel="epoch", ylabel="cross-entropy (nats)")
-    logarithmic(loss)
     curve(right, epochs, measure.name, "validation", VALIDATION, measure.scale)
     right.set(xlabel="epoch", ylabel=measure.label)
-    if measure.logarithmic:
-        logarithmic(right)
     compared = baselines or {}
     for name, value in compared.items():
         right.axhline(measure.scale * value, color=MUTED, linewidth=0.8, linestyle="--")
@@ -92,23 +89,10 @@ def learning_curves(
         value = measure.scale * best[measure.name]
         right.axhline(value, color=MUTED, linewidth=0.8, linestyle=":")
         label = f"best {value:.2f}{measure.unit} (epoch {best['epoch']:.0f})"
-        if measure.best is max:
-            # In a free corner: beside its point it would cross the curve.
-            height = 0.25 if compared else 0.06
-            right.text(0.97, height, label, ha="right", color=MUTED, transform=right.transAxes)
-        else:
-            # Under the line, where a curve that falls never comes.
-            right.annotate(
-                label,
-                (0.97, value),
-                (0, -3),
-                xycoords=right.get_yaxis_transform(),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                color=MUTED,
-            )
-            right.margins(y=0.12)
+        right.set_title(label, loc="right", fontsize="medium", color=MUTED)
+    logarithmic(loss)
+    if measure.logarithmic:
+        logarithmic(right)
     for axes in (loss, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
@@ -164,12 +148,17 @@ def curve(
     axes.plot(numbers, values, color=color, label=label, marker=marker)
 
 
-def logarithmic(axes: Axes) -> None:
-    """Make the y axis logarithmic, with its numbers spelled out: 0.5, not 5 x 10^-1."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def logarithmic(axes: Axes, which: str = "y") -> None:
+    """Make the y (or x) axis of drawn curves logarithmic, its numbers spelled out: 0.5."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = axis.get_view_interval()
+    # The more decades there are, the fewer numbers each has room for.
+    few = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if which == "y" else (1.0, 2.0, 5.0)
+    subs = few if high < 30.0 * low else (1.0, 3.0)
+    axis.set_major_locator(LogLocator(subs=subs if high < 1e4 * low else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plain(axes: Axes) -> None:

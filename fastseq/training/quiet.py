@@ -52,6 +52,20 @@ def quiet() -> Iterator[None]:
                 logging.getLogger(name).removeFilter(_is_no_tip)
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep Lightning's remarks on its own progress to itself, for many small trainings."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 class EpochBar(TQDMProgressBar):
     """One bar an epoch; validation takes too short a time to flicker up a second one."""
 

@@ -66,6 +66,7 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
         measures: Metrics to keep of every epoch.
         monitor: The metric that chooses the best checkpoint and stops early.
         mode: ``"min"`` where a lower monitor is better, else ``"max"``.
+        bar: Show progress.
 
     Raises:
         ValueError: If an option, or the checkpoint to resume, cannot be used.
@@ -76,6 +77,7 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
     measures: ClassVar[tuple[str, ...]]
     monitor: ClassVar[str] = "val_loss"
     mode: ClassVar[str] = "min"
+    bar: ClassVar[bool] = True
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -89,14 +91,27 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
         self.data.setup("fit")
         self.task = self.build_task()
         self.keepers = Keepers(History(*self.measures), self.monitor, self.mode)
-        self.trainer = build_trainer(config, self.keepers, self.max_epochs(), self.resume)
+        self.trainer = build_trainer(config, self.keepers, self.max_epochs(), self.resume, self.bar)
 
     def run(self) -> ResultT:
         """Train, test the best checkpoint, write the figures, and print what came out last."""
+        zero = self.trainer.is_global_zero
+        if zero:
+            print(self.headline(), flush=True)
+        outcome = self.train_and_test()
+        result = self.result(outcome)
+        if zero:
+            figures = "\n            ".join(map(str, self.figures(outcome)))
+            print(f"log         {result.run_dir}")
+            print(f"checkpoint  {result.checkpoint}")
+            print(f"figures     {figures}")
+            print(self.last_words(result), flush=True)
+        return result
+
+    def train_and_test(self) -> Outcome:
+        """Train, and test the best checkpoint."""
         trainer, resume = self.trainer, self.resume
         with quiet():
-            if trainer.is_global_zero:
-                print(self.headline(), flush=True)
             trainer.fit(self.task, self.data, ckpt_path=None if resume is None else str(resume))
             # Kept here, because loading the best checkpoint takes the history back to its epoch.
             epochs = list(self.keepers.history.epochs)
@@ -104,15 +119,7 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
             best = self.keepers.best.best_model_path or str(resume)
             (metrics,) = trainer.test(self.task, self.data, ckpt_path=best, verbose=False)
         run_dir = Path(trainer.log_dir or self.config.out)
-        outcome = Outcome(dict(metrics), epochs, run_dir, Path(best))
-        result = self.result(outcome)
-        if trainer.is_global_zero:
-            figures = "\n            ".join(map(str, self.figures(outcome)))
-            print(f"log         {run_dir}")
-            print(f"checkpoint  {result.checkpoint}")
-            print(f"figures     {figures}")
-            print(self.last_words(result), flush=True)
-        return result
+        return Outcome(dict(metrics), epochs, run_dir, Path(best))
 
     def max_epochs(self) -> int:
         """Return how many passes over the training data to make at most."""

@@ -43,7 +43,11 @@ class Keepers:
 
 
 def build_trainer(
-    config: RunConfig, keepers: Keepers, epochs: int, resume: Path | None = None
+    config: RunConfig,
+    keepers: Keepers,
+    epochs: int,
+    resume: Path | None = None,
+    bar: bool = True,
 ) -> Trainer:
     """Return a Trainer that logs and saves in a ``version_N`` of the config's folder.
 
@@ -52,6 +56,7 @@ def build_trainer(
         keepers: Callbacks that remember.
         epochs: Passes over the training data at most.
         resume: Checkpoint that the run goes on from; one in a run's folder goes on in that folder.
+        bar: Show progress.
 
     Raises:
         ValueError: If Lightning does not know a device, strategy or precision.
@@ -75,13 +80,14 @@ def build_trainer(
                 callbacks=[
                     keepers.history,
                     EarlyStopping(keepers.monitor, patience=config.patience, mode=keepers.mode),
-                    EpochBar(refresh_rate=10),
+                    *([EpochBar(refresh_rate=10)] if bar else []),
                     keepers.best,
                     keepers.last,
                 ],
                 log_every_n_steps=10,
                 num_sanity_val_steps=0,
                 enable_model_summary=False,
+                enable_progress_bar=bar,
                 # The recipes' own sampler already divides the training data among processes.
                 use_distributed_sampler=False,
             )

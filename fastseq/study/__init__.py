@@ -1,0 +1,1 @@
+"""Studies: what the lectures claim, measured and drawn."""
