@@ -10,11 +10,12 @@ import torch
 pytest.importorskip("lightning", reason="the train extra is not installed")
 pytest.importorskip("torchmetrics", reason="the train extra is not installed")
 
+import recipe_cases
+from recipe_cases import NEWS, TEXT
 from typer.testing import CliRunner, Result
 
 from fastseq.commands import app
 from fastseq.data.conll import write_conll
-from fastseq.data.news import news
 from fastseq.data.numbers import (
     BEGIN,
     END,
@@ -33,10 +34,6 @@ from fastseq.training.translate import TranslateConfig, TranslateRun, train_tran
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PNG = b"\x89PNG\r\n\x1a\n"
-TEXT = "the cat sat on the mat and the rat ate the hat. " * 60
-
-
-NEWS = news("train")[:160], news("validation")[:40], news("test")[:40]
 
 
 def command(*arguments: str | Path) -> Result:
@@ -49,12 +46,7 @@ def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return saved["state_dict"]
 
 
-# Recipe: the smallest options that still train, its files and its last line.
-SMALL = {
-    "translate": ("--hidden-size", "8", "--embedding-size", "8"),
-    "tags": ("--hidden-size", "8", "--embedding-size", "8"),
-    "chars": ("--window", "32", "--hidden-size", "16", "--sample", "40"),
-}
+# Recipe: its files and its last line.
 FIGURES = {
     "translate": ["attention.png", "learning_curves.png"],
     "chars": ["learning_curves.png"],
@@ -69,26 +61,13 @@ LAST_LINES = {
 }
 
 
-def small(recipe: str, tmp_path: Path) -> tuple[str | Path, ...]:
-    """Write small data and return the arguments of a small run on them."""
-    data: tuple[str | Path, ...] = ()
-    if recipe == "chars":
-        (tmp_path / "text.txt").write_text(TEXT)
-        data = ("--text", tmp_path / "text.txt")
-    if recipe == "tags":
-        for option, sentences in zip(("--train", "--val", "--test"), NEWS, strict=True):
-            path = tmp_path / f"{option.strip('-')}.conll"
-            path.write_text(write_conll(sentences))
-            data = (*data, option, path)
-    return (recipe, *SMALL[recipe], *data, "--out", tmp_path / "out")
-
-
-@pytest.mark.parametrize("recipe", SMALL)
+@pytest.mark.parametrize("recipe", FIGURES)
 def test_command_prints_its_measure_last_and_writes_figures(
     tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastseq.data.numbers.SIZES", {"train": 64, "validation": 8, "test": 8})
-    result = command(*small(recipe, tmp_path), "--epochs", "1")
+    monkeypatch.setattr("fastseq.data.numbers.SIZES", recipe_cases.NUMBERS)
+    arguments = recipe_cases.command(recipe, tmp_path, "--epochs", "1")
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert re.fullmatch(LAST_LINES[recipe], result.stdout.rstrip("\n").splitlines()[-1])
     run_dir = tmp_path / "out" / "version_0"
@@ -142,7 +121,7 @@ def test_chars_refuse_to_go_on_with_another_text(tmp_path: Path) -> None:
 
 
 def tags(tmp_path: Path, **options: object) -> TagsConfig:
-    small("tags", tmp_path)
+    recipe_cases.tags(tmp_path)
     files = {name: tmp_path / f"{name}.conll" for name in ("train", "val", "test")}
     defaults = {"hidden_size": 32, "embedding_size": 32, "epochs": 8, "accelerator": "cpu"}
     return TagsConfig(**{**files, "out": tmp_path / "out", **defaults, **options})

@@ -20,7 +20,7 @@ def gradients(
     ] = 2.0,
     gain: Annotated[
         float, typer.Option(help="Recurrent weights are multiplied by this to explode.")
-    ] = 4.0,
+    ] = 3.0,
     updates: Annotated[int, typer.Option(help="Steps of the exploding RNN's training.")] = 100,
     lr: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
     clip: Annotated[float, typer.Option(help="Norm to which gradients are clipped.")] = 1.0,

@@ -23,7 +23,7 @@ def tags(
         Path | None, typer.Option(help="CoNLL file to report on.", show_default=_EMBEDDED)
     ] = None,
     native: shared.Native = False,
-    epochs: shared.Epochs = 20,
+    epochs: shared.Epochs = 12,
     patience: shared.Patience = 6,
     batch_size: shared.BatchSize = 32,
     embedding_size: shared.EmbeddingSize = 64,

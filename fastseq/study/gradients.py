@@ -47,7 +47,7 @@ class GradientsConfig:
     hidden_size: int = 64
     batch: int = 32
     open_bias: float = 2.0
-    gain: float = 4.0
+    gain: float = 3.0
     updates: int = 100
     lr: float = 0.1
     clip: float = 1.0

@@ -42,7 +42,8 @@ def gradients_figure(
     right.set_title(f"recurrent weights {exploding[0].gain:g} times as large")
     for training in trainings:
         clipped = training.clip is not None
-        color, name = (TRAIN, "clipped") if clipped else (VALIDATION, "not clipped")
+        color = TRAIN if clipped else VALIDATION
+        name = f"{'' if clipped else 'not '}clipped, ends at {training.losses[-1]:.2g}"
         updates = range(1, len(training.losses) + 1)
         losses.plot(updates, training.losses, color=color, label=name)
         if clipped:
@@ -50,11 +51,15 @@ def gradients_figure(
             norms.plot(updates, training.norms, color=color, linewidth=0.8, label="before clipping")
             norms.plot(updates, training.applied, color=MUTED, label=label)
         else:
-            norms.plot(updates, training.norms, color=color, linewidth=0.8, label=name)
+            norms.plot(updates, training.norms, color=color, linewidth=0.8, label="not clipped")
     norms.set(xlabel="update", ylabel="norm of the gradient", yscale="log")
     norms.set_title("training the exploding RNN")
     losses.set(xlabel="update", ylabel="loss (mean squared error)", yscale="log")
     losses.set_title("its loss")
+    # What is not clipped soon leaves the picture, by any number of decades.
+    held = trainings[-1]
+    norms.set_ylim(0.3 * min(held.applied), 1e3 * max(held.norms))
+    losses.set_ylim(0.3 * min(held.losses), 1e3 * max(held.losses))
     for axes in (left, right, norms, losses):
         plain(axes)
         axes.legend(frameon=False)

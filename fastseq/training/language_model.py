@@ -64,7 +64,14 @@ class CharacterModel(LightningModule):
         """Return the mean loss of a batch's characters."""
         inputs, targets = batch
         loss = F.cross_entropy(self(inputs).flatten(0, 1), targets.flatten())
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=targets.numel())
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=targets.numel(),
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -60,7 +60,7 @@ class EntityTagger(LightningModule):
         """Return the mean loss of a batch's words."""
         loss, _ = self._loss(batch)
         words = int(batch.lengths.sum())
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=words)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=words)
         return loss
 
     def validation_step(self, batch: TagBatch, batch_idx: int) -> None:

@@ -41,7 +41,7 @@ class TagsConfig(RunConfig):
     num_layers: int = 1
     dropout: float = 0.3
     word_dropout: float = 0.3
-    epochs: int | None = 20
+    epochs: int | None = 12
     patience: int = 6
     lr: float = 5e-3
     weight_decay: float = 0.01

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -40,6 +41,29 @@ class Keepers:
         common: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         self.best = ModelCheckpoint(filename="best", monitor=self.monitor, mode=self.mode, **common)
         self.last = ModelCheckpoint(filename="last", **common)
+
+
+class EpochSeed(Callback):
+    """Seed torch's own generator at the beginning of every epoch.
+
+    What is drawn from it, dropout above all, is then a function of seed, epoch and process: a
+    resumed run draws what one that was never stopped does.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Seed the generator at the first batch, another way for each epoch and process."""
+        # Lightning leaves out on_train_epoch_start in the first epoch after a checkpoint.
+        if batch_idx == 0:
+            epoch = trainer.current_epoch * trainer.world_size + trainer.global_rank
+            torch.manual_seed(self.seed * 1_000_003 + epoch)
 
 
 def build_trainer(
@@ -79,6 +103,7 @@ def build_trainer(
                 logger=TensorBoardLogger(name="", **place),
                 callbacks=[
                     keepers.history,
+                    EpochSeed(config.seed),
                     EarlyStopping(keepers.monitor, patience=config.patience, mode=keepers.mode),
                     *([EpochBar(refresh_rate=10)] if bar else []),
                     keepers.best,

@@ -68,7 +68,14 @@ class Translator(LightningModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch's tokens."""
         loss = self._loss(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.src))
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch.src),
+        )
         return loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
