@@ -9,6 +9,8 @@ from fastseq.commands import (
     check,
     gradients,
     info,
+    invariance,
+    lrn,
     rows,
     scenes,
     tags,
@@ -47,4 +49,6 @@ app.add_typer(tune, name="tune")
 
 study = _group("Measure what the lectures claim, and draw it.")
 study.command()(gradients.gradients)
+study.command()(invariance.invariance)
+study.command()(lrn.lrn)
 app.add_typer(study, name="study")

@@ -15,6 +15,7 @@ from fastseq.data.transfer_module import ClassImages, few_labels, halves
 from fastseq.training.config import RunConfig, at_least_one, not_negative
 from fastseq.training.figures import learning_curves
 from fastseq.training.history import History
+from fastseq.training.image_classifier import MEASURES
 from fastseq.training.quiet import quiet
 from fastseq.training.run import Outcome, Run, RunResult
 from fastseq.training.trainer import Keepers, build_trainer
@@ -25,8 +26,6 @@ from fastseq.training.transfer_task import (
     class_share,
     trained_parameters,
 )
-
-MEASURES = ("train_loss", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)

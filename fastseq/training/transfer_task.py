@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
-from fastseq.data.module import Batch
 from fastseq.data.transfer_module import HALF
 from fastseq.models.parts import double_conv, max_pool2d
+from fastseq.training.image_classifier import ImageClassifier
 from fastseq.training.optimizers import warmup_cosine
 from fastseq.transfer import (
     freeze_features,
@@ -85,7 +82,7 @@ def build_network(
     return replace_head(model, HALF)
 
 
-class TransferClassifier(LightningModule):
+class TransferClassifier(ImageClassifier):
     """Tell five classes apart: cross-entropy, AdamW, a rate for each kind of layer.
 
     Args:
@@ -111,14 +108,11 @@ class TransferClassifier(LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__()
+        model = build_network(data, width, native, pretrained and way == "source")
+        super().__init__(model, HALF, NEW * lr, weight_decay)
         self.save_hyperparameters()
         self.way = way
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.model = build_network(data, width, native, pretrained and way == "source")
-        self.val_accuracy = MulticlassAccuracy(HALF, average="micro")
-        self.test_accuracy = MulticlassAccuracy(HALF, average="micro")
+        self.mild_lr = lr
 
     def carry_over(self, source: dict[str, Tensor]) -> None:
         """Take over the weights of the old task, as the way says; from scratch none."""
@@ -126,39 +120,12 @@ class TransferClassifier(LightningModule):
             self.model.load_state_dict(source)
             CARRY[self.way](replace_head(self.model, HALF))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, 5)``."""
-        logits: Tensor = self.model(images)
-        return logits
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        images, labels = batch
-        loss = F.cross_entropy(self(images), labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log loss and accuracy of a validation batch."""
-        images, labels = batch
-        logits = self(images)
-        self.val_accuracy(logits, labels)
-        loss = F.cross_entropy(logits, labels)
-        self.log("val_loss", loss, prog_bar=True, sync_dist=True, batch_size=len(labels))
-        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the accuracy of a test batch."""
-        images, labels = batch
-        self.test_accuracy(self(images), labels)
-        self.log("test_accuracy", self.test_accuracy, batch_size=len(labels))
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, whose rates rise linearly, then fall along half a cosine to zero."""
-        if self.way in CARRY:
-            groups = param_groups(self.model, self.lr, NEW, NEW_BIAS)
-            return warmup_cosine(self, self.lr, self.weight_decay, groups)
-        return warmup_cosine(self, NEW * self.lr, self.weight_decay)
+        if self.way not in CARRY:
+            return super().configure_optimizers()
+        groups = param_groups(self.model, self.mild_lr, NEW, NEW_BIAS)
+        return warmup_cosine(self, self.mild_lr, self.weight_decay, groups)
 
 
 def trained_parameters(model: nn.Module) -> int:
