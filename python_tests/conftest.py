@@ -16,14 +16,9 @@ LONGEST = [
     "test_packaging.py",
     "test_capabilities.py",
     "test_benchmarks.py",
-LONGEST = [
-    "test_packaging.py",
-    "test_capabilities.py",
-    "test_benchmarks.py",
     "test_compilers.py",
     "test_recipe_survival.py",
     "test_layer.py",
-]
 ]
 
 
