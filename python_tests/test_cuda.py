@@ -186,6 +186,37 @@ def test_host_never_waits_for_padded_input(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True, "num_layers": 2}], ids=str)
+def test_lengths_and_resets_on_the_device(
+    kind: str, options: dict[str, Any], no_waiting: None
+) -> None:
+    """As on the CPU, and without a wait for the marks or the lengths."""
+    torch.cuda.set_sync_debug_mode("default")
+    module = getattr(fastseq, kind)(5, 7, dtype=torch.float64, **options)
+    lengths, reset = torch.tensor([3, 6, 0, 5]), numbers(6, 4) > 1
+    x = numbers(6, 4, 5, dtype=torch.float64)
+    expected = module(x, lengths=lengths, reset=reset)[0]
+    there = copy.deepcopy(module).cuda()
+    moved_in = [t.cuda() for t in (x, lengths, reset)]
+    torch.cuda.set_sync_debug_mode("error")
+    y = there(moved_in[0], lengths=moved_in[1], reset=moved_in[2])[0]
+    y.sum().backward()
+    torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(y.cpu(), expected)
+
+
+@each_kind
+def test_streams(kind: str) -> None:
+    module = getattr(fastseq, kind)(5, 7, num_layers=2).cuda()
+    x = numbers(6, 4, 5).cuda()
+    with torch.no_grad():
+        expected, state = module(x)[0], None
+        for x_t, y_t in zip(x, expected, strict=True):
+            y, state = module.step(x_t, state)
+            torch.testing.assert_close(y, y_t, rtol=0, atol=1e-5)
+
+
+@each_kind
 def test_current_stream(kind: str) -> None:
     # The input arrives on a side stream after a long wait: work queued elsewhere reads zeros.
     module = getattr(fastseq, kind)(64, 64).cuda()
