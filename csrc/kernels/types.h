@@ -86,6 +86,8 @@ struct Extras {
   const void* norm_c_bias;
   double epsilon;  // of both
 
+  FASTSEQ_HD bool any() const { return reset || drop || zone_h || zone_c || norm_hh; }
+
   // A mark stands between a step and the one before it in time, and the recurrence crosses it in
   // either direction: whether the state before step t of row b is replaced, and the one after it.
   FASTSEQ_HD bool resets(const Sequence& seq, int64_t t, int64_t b) const {

@@ -1,4 +1,4 @@
-// The backward time loop's scratch and plan.
+// The backward time loop's scratch, plan and packed weights.
 #pragma once
 
 #include "recurrence_common.h"
@@ -69,6 +69,25 @@ RecurrencePlan plan_of(const RecurrenceBackward& a, int64_t members) {
   int64_t panels = panel_count<D>(hh_shape(a));
   if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
   return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members);
+}
+
+// Packs this member's share of the panels.
+template <class S, class D = dot_t<S>>
+void pack(const RecurrenceBackward& a, const Shared<D>& all, const Member& member) {
+  const WeightView<S> w_hh{static_cast<const S*>(a.weight_hh), 0, 1, a.state};
+  const WeightView<S> w_hr{static_cast<const S*>(a.weight_hr), 0, 1, a.hidden};
+  const WeightView<S> w_ih{static_cast<const S*>(a.in.weight_ih), 0, 1, a.in.size};
+  const Range mine = share(all.hh_panels + all.hr_panels + all.ih_panels, member.id, member.count);
+  for (int64_t i = mine.first; i < mine.last; ++i) {
+    const int64_t p = i - all.hh_panels, q = p - all.hr_panels;
+    if (p < 0) {
+      pack_panel<D>(all.hh, w_hh, i, all.packed_hh);
+    } else if (q < 0) {
+      pack_panel<D>(all.hr, w_hr, p, all.packed_hr);
+    } else {
+      pack_panel<D>(all.ih, w_ih, q, all.packed_ih);
+    }
+  }
 }
 
 }  // namespace

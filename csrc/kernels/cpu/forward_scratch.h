@@ -1,4 +1,4 @@
-// The forward time loop's scratch and plan.
+// The forward time loop's scratch, plan and packed weights.
 #pragma once
 
 #include "recurrence_common.h"
@@ -83,6 +83,46 @@ struct Chunk {
     bytes = block.used;
   }
 };
+
+// Packs this member's share of the panels and the biases.
+template <class S, class D = dot_t<S>>
+void pack(const RecurrenceForward& a, const Shared<D>& all, const Member& member) {
+  using A = typename D::Sum;
+  constexpr int64_t L = lanes_of<A>;
+  const int64_t H = a.hidden, R = a.state, I = a.in.size;
+  const WeightView<S> w_hh{static_cast<const S*>(a.weight_hh), H * R, R, 1};
+  const WeightView<S> w_ih{static_cast<const S*>(a.in.weight_ih), H * I, I, 1};
+  const WeightView<S> w_hr{static_cast<const S*>(a.weight_hr), 0, H, 1};
+  const auto bias_of = [&](int64_t panel) {
+    A* const to = all.bias + panel * all.hh.wide * L;
+    for (int64_t v = 0; v < all.hh.wide; ++v) {
+      const int64_t u = all.hh.gated ? panel * L : (panel * all.hh.wide + v) * L;
+      const int64_t at = all.hh.gated ? v * H + u : u;
+      const bool split = a.cell == Cell::kGru && v == 2;  // that one is added inside the cell
+      Vec<A> sum{};
+      if (a.bias_ih && u < H) sum += load_n<A>(static_cast<const S*>(a.bias_ih) + at, H - u);
+      if (a.bias_hh && u < H && !split) {
+        sum += load_n<A>(static_cast<const S*>(a.bias_hh) + at, H - u);
+      }
+      store<A>(to + v * L, sum);
+    }
+  };
+  const Range mine = share(all.hh_panels + all.ih_panels + all.hr_panels, member.id, member.count);
+  for (int64_t i = mine.first; i < mine.last; ++i) {
+    int64_t p = i;
+    if (p < all.hh_panels) {
+      pack_panel<D>(all.hh, w_hh, p, all.packed_hh);
+      continue;
+    }
+    p -= all.hh_panels;
+    if (p < all.ih_panels) {
+      pack_panel<D>(all.ih, w_ih, p, all.packed_ih);
+      bias_of(p);
+    } else {
+      pack_panel<D>(all.hr, w_hr, p - all.ih_panels, all.packed_hr);
+    }
+  }
+}
 
 }  // namespace
 }  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -33,34 +33,42 @@ struct BackwardSlice {
     bool replaced, cut;  // whether the state before this step was replaced, and the one after it
   };
   FASTSEQ_INLINE At where(int64_t t, int64_t row) const {
+    const int64_t inner = a.seq.offset(t) + row;
     return {t,
             row,
-            a.seq.row(t, row),
-            a.seq.offset(t) + row,
+            a.seq.order ? a.seq.row(t, row) : inner,
+            inner,
             a.seq.previous_row(t, row),
-            a.extra.resets(a.seq, t, row),
-            a.extra.resets_after(a.seq, t, row)};
+            beside && a.extra.resets(a.seq, t, row),
+            beside && a.extra.resets_after(a.seq, t, row)};
   }
 
+  // Members with kBeside do what `extra` asks for; the plain layer has copies without (see
+  // forward).
+  const bool beside = a.extra.any();
+
   // n units of the state before a step, from unit u on.
-  template <class E>
+  template <bool kBeside, class E>
   FASTSEQ_INLINE V before(const At& p, int64_t u, int64_t width, const E* stored,
                           const void* initial, const void* by) const {
     const int64_t place = a.seq.place(p.row) * width + u, n = width - u;
-    if (p.replaced) return load_or_zero<A>(by ? static_cast<const S*>(by) + place : nullptr, n);
+    if (kBeside && p.replaced)
+      return load_or_zero<A>(by ? static_cast<const S*>(by) + place : nullptr, n);
     return p.previous < 0 ? load_n<A>(static_cast<const S*>(initial) + place, n)
                           : load_n<A>(stored + p.previous * width + u, n);
   }
 
   // gradient of h_t for L units from u on: recurrent product, direct path, grad_y.
+  template <bool kBeside>
   FASTSEQ_INLINE V state_gradient(const At& p, int64_t u, V product) {
     const int64_t R = a.state, n = R - u;
     A* const carry = all.carry + p.row * all.h_stride + u;
-    V dh = from_later(p.row, u, product);
-    if (p.cut) dh = cut(a.grad_reset_h ? all.reset_h + p.row * all.h_stride + u : nullptr, dh);
+    V dh = from_later<kBeside>(p.row, u, product);
+    if (kBeside && p.cut)
+      dh = cut(a.grad_reset_h ? all.reset_h + p.row * all.h_stride + u : nullptr, dh);
     if (a.grad_y) dh += load_n<A>(static_cast<const S*>(a.grad_y) + p.at * R + u, n);
     V kept{};  // what zoneout takes past the cell
-    if (a.extra.zone_h) {
+    if (kBeside && a.extra.zone_h) {
       kept = dh * load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
       dh -= kept;
     }
@@ -69,8 +77,9 @@ struct BackwardSlice {
   }
 
   // The gradient that reaches h from the step after.
+  template <bool kBeside>
   FASTSEQ_INLINE V from_later(int64_t row, int64_t u, V product) const {
-    if (a.extra.drop) {
+    if (kBeside && a.extra.drop) {
       const S* const factor = static_cast<const S*>(a.extra.drop) + a.seq.place(row) * a.state + u;
       product *= load_n<A>(factor, a.state - u);
     }
@@ -85,6 +94,7 @@ struct BackwardSlice {
 
   // The cell's backward for L units from u on, given the gradient of its output; with a layer norm
   // of c, of c and o (by extra_o) instead.
+  template <bool kBeside>
   FASTSEQ_INLINE void cell_block(const At& p, int64_t u, V dh, V extra_c = V{}, V extra_o = V{}) {
     const int64_t H = a.hidden, n = H - u;
     V cache[C::kCached + 1], extra[C::kCached + 1];
@@ -99,22 +109,23 @@ struct BackwardSlice {
       h = load_n<A>(static_cast<const S*>(a.y) + p.at * H + u, n);
     }
     if constexpr (C::kHasDirectPath) {
-      h_prev = before(p, u, H, static_cast<const S*>(a.y), a.h0, a.extra.reset_h);
+      h_prev = before<kBeside>(p, u, H, static_cast<const S*>(a.y), a.h0, a.extra.reset_h);
     }
     if constexpr (C::kHasCellState) {
       const A* const cells = static_cast<const A*>(a.cells);
       c = load_n<A>(cells + p.at * H + u, n);
-      c_prev = before(p, u, H, cells, a.c0, a.extra.reset_c);
+      c_prev = before<kBeside>(p, u, H, cells, a.c0, a.extra.reset_c);
       dc = load<A>(all.cell + p.row * all.m_stride + u);
-      if (p.cut) dc = cut(a.grad_reset_c ? all.reset_c + p.row * all.m_stride + u : nullptr, dc);
+      if (kBeside && p.cut)
+        dc = cut(a.grad_reset_c ? all.reset_c + p.row * all.m_stride + u : nullptr, dc);
       if (a.grad_cells) {
         dc += load_n<A>(static_cast<const A*>(a.grad_cells) + p.at * H + u, n);
       }
-      if (a.extra.zone_c) {
+      if (kBeside && a.extra.zone_c) {
         zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
         zoned = &zone;
       }
-      if (a.extra.norm_c) {
+      if (kBeside && a.extra.norm_c) {
         dc += extra_c;
         extra[3] += extra_o;
       }
@@ -125,7 +136,7 @@ struct BackwardSlice {
     Item* const next = all.next + p.row * all.g_stride + u;
     for (int g = 0; g < C::kGates; ++g) {
       store_n<A>(grad_pre + g * H, dx[g], n);
-      if (a.extra.norm_hh) {
+      if (kBeside && a.extra.norm_hh) {
         store<A>(all.side + (p.row * C::kGates + g) * all.m_stride + u, dr[g]);
       } else {
         store_n<A>(next + g * H, dr[g], n);
@@ -137,7 +148,7 @@ struct BackwardSlice {
     if constexpr (C::kHasCellState) store<A>(all.cell + p.row * all.m_stride + u, dc);
     if constexpr (C::kHasDirectPath) {
       A* const carry = all.carry + p.row * all.h_stride + u;
-      store<A>(carry, a.extra.zone_h ? direct + load<A>(carry) : direct);
+      store<A>(carry, kBeside && a.extra.zone_h ? direct + load<A>(carry) : direct);
     }
   }
 
@@ -148,7 +159,7 @@ struct BackwardSlice {
     if constexpr (C::kHasCellState) {
       norm_of_c(p, output);
     } else {
-      for (int64_t u = 0; u < H; u += L) cell_block(p, u, load<A>(output + u));
+      for (int64_t u = 0; u < H; u += L) cell_block<true>(p, u, load<A>(output + u));
     }
     const S* const products = static_cast<const S*>(a.products) + p.at * C::kGates * H;
     const S* const gain = static_cast<const S*>(a.extra.norm_hh);
@@ -214,7 +225,7 @@ struct BackwardSlice {
     for (int64_t u = 0; u < H; u += L) {
       const V normed = (load_n<A>(c + u, H - u) - of.mean) * of.scale;
       const V d_c = (load<A>(output + u) - mean - normed * slope) * of.scale;
-      cell_block(p, u, V{}, d_c, load<A>(gate + u));
+      cell_block<true>(p, u, V{}, d_c, load<A>(gate + u));
     }
   }
 
@@ -243,31 +254,49 @@ struct BackwardSlice {
   }
 
   // The gradient of the cell's output goes to the cell, or waits for the rest of its row.
+  template <bool kBeside>
   FASTSEQ_INLINE void run_cell(const At& p, int64_t u, V dh) {
-    if (a.extra.norm_hh) {
+    if (kBeside && a.extra.norm_hh) {
       store<A>(all.output + p.row * all.m_stride + u, dh);
     } else {
-      cell_block(p, u, dh);
+      cell_block<kBeside>(p, u, dh);
     }
+  }
+
+  // From the gradient of h on, for L units from u on.
+  template <bool kBeside>
+  FASTSEQ_INLINE void run_state(const At& p, int64_t u, V product) {
+    const V dh = state_gradient<kBeside>(p, u, product);
+    if (C::kHasCellState && a.weight_hr) {
+      store<A>(all.state + p.row * all.h_stride + u, rounded_to<A, S>(dh));
+      store_n<A>(static_cast<S*>(a.grad_aux) + p.inner * a.state + u, dh, a.state - u);
+    } else {
+      run_cell<kBeside>(p, u, dh);
+    }
+  }
+  // Out of line, with their vectors in memory.
+  __attribute__((noinline)) void run_state_beside(const At& p, int64_t u, const A* product) {
+    run_state<true>(p, u, load<A>(product));
+  }
+  __attribute__((noinline)) void run_cell_beside(const At& p, int64_t u, const A* dh) {
+    run_cell<true>(p, u, load<A>(dh));
   }
 
   void step(int64_t t, int64_t count) {
     const int64_t row0 = batch.first;
-    const auto run_state = [&](int64_t panel, int64_t r,
-                               const A* tile) __attribute__((always_inline)) {
-      const At p = where(t, row0 + r);
-      for (int64_t v = 0; v < kPlainWide; ++v) {
-        const int64_t u = (panel * kPlainWide + v) * L;
-        if (u >= a.state) break;
-        const V dh = state_gradient(p, u, load<A>(tile + v * L));
-        if (C::kHasCellState && a.weight_hr) {
-          store<A>(all.state + p.row * all.h_stride + u, rounded_to<A, S>(dh));
-          store_n<A>(static_cast<S*>(a.grad_aux) + p.inner * a.state + u, dh, a.state - u);
-        } else {
-          run_cell(p, u, dh);
-        }
-      }
-    };
+    const auto run_tile = [&](int64_t panel, int64_t r, const A* tile)
+                              __attribute__((always_inline)) {
+                                const At p = where(t, row0 + r);
+                                for (int64_t v = 0; v < kPlainWide; ++v) {
+                                  const int64_t u = (panel * kPlainWide + v) * L;
+                                  if (u >= a.state) break;
+                                  if (__builtin_expect(beside, 0)) {
+                                    run_state_beside(p, u, tile + v * L);
+                                  } else {
+                                    run_state<false>(p, u, load<A>(tile + v * L));
+                                  }
+                                }
+                              };
     const auto fetch = [&](int64_t panel, int64_t r, Lines& lines) __attribute__((always_inline)) {
       constexpr int64_t per = kPlainWide * L;
       const int64_t u = panel * per, left = a.state - u;
@@ -275,7 +304,7 @@ struct BackwardSlice {
     };
     for_each_tile<D, kPlainWide>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.g_stride, all.g_stride, count, fetch,
-                                 run_state);
+                                 run_tile);
     place.meet();
     if (C::kHasCellState && a.weight_hr) {
       const auto run_output = [&](int64_t panel, int64_t r, const A* tile)
@@ -283,7 +312,12 @@ struct BackwardSlice {
                                     const At p = where(t, row0 + r);
                                     for (int64_t v = 0; v < kPlainWide; ++v) {
                                       const int64_t u = (panel * kPlainWide + v) * L;
-                                      if (u < a.hidden) run_cell(p, u, load<A>(tile + v * L));
+                                      if (u >= a.hidden) break;
+                                      if (beside) {
+                                        run_cell_beside(p, u, tile + v * L);
+                                      } else {
+                                        run_cell<false>(p, u, load<A>(tile + v * L));
+                                      }
                                     }
                                   };
       for_each_tile<D, kPlainWide>(
@@ -304,7 +338,7 @@ struct BackwardSlice {
       for (int64_t v = 0; v < kPlainWide; ++v) {
         const int64_t u = (panel * kPlainWide + v) * L;
         if (u >= a.state) break;
-        V dh = from_later(row, u, load<A>(tile + v * L));
+        V dh = from_later<true>(row, u, load<A>(tile + v * L));
         const int64_t at = a.seq.place(row) * a.state + u, n = a.state - u;
         A* const sum = a.grad_reset_h ? all.reset_h + row * all.h_stride + u : nullptr;
         if (a.extra.resets_first(a.seq, row)) dh = cut(sum, dh);
@@ -379,25 +413,6 @@ struct BackwardSlice {
     finish();
   }
 };
-
-// Packs this member's share of the panels.
-template <class S, class D = dot_t<S>>
-void pack(const RecurrenceBackward& a, const Shared<D>& all, const Member& member) {
-  const WeightView<S> w_hh{static_cast<const S*>(a.weight_hh), 0, 1, a.state};
-  const WeightView<S> w_hr{static_cast<const S*>(a.weight_hr), 0, 1, a.hidden};
-  const WeightView<S> w_ih{static_cast<const S*>(a.in.weight_ih), 0, 1, a.in.size};
-  const Range mine = share(all.hh_panels + all.hr_panels + all.ih_panels, member.id, member.count);
-  for (int64_t i = mine.first; i < mine.last; ++i) {
-    const int64_t p = i - all.hh_panels, q = p - all.hr_panels;
-    if (p < 0) {
-      pack_panel<D>(all.hh, w_hh, i, all.packed_hh);
-    } else if (q < 0) {
-      pack_panel<D>(all.hr, w_hr, p, all.packed_hr);
-    } else {
-      pack_panel<D>(all.ih, w_ih, q, all.packed_ih);
-    }
-  }
-}
 
 template <class S>
 struct Backward {

@@ -38,18 +38,36 @@ struct ForwardSlice {
     bool cut;  // whether the state after the step is replaced
   };
 
+  // Members with kBeside do what `extra` asks for. The plain layer has copies without all that: its
+  // questions alone would cost a twentieth of a small layer's time.
+  const bool beside = a.extra.any();
+
   // h before the step, for L units from u on.
+  template <bool kBeside>
   FASTSEQ_INLINE V state_before_step(const Spot& p, int64_t u) const {
-    if (!a.extra.drop) return load<A>(all.now + p.row * all.h_stride + u);
+    if (!kBeside || !a.extra.drop) return load<A>(all.now + p.row * all.h_stride + u);
     const int64_t R = a.state;  // what the product reads has elements dropped
     const S* const from =
         state_before<S>(a.seq, a.extra, p.t, p.row, R, a.y, a.h0, a.extra.reset_h);
     return from ? load_n<A>(from + u, R - u) : V{};
   }
 
+  FASTSEQ_INLINE void cell_block(const Spot& p, int64_t u, const A* rec, const A* in) {
+    if (__builtin_expect(beside, 0)) {
+      cell_block_beside(p, u, rec, in);
+    } else {
+      cell_block_of<false>(p, u, rec, in);
+    }
+  }
+  __attribute__((noinline)) void cell_block_beside(const Spot& p, int64_t u, const A* rec,
+                                                   const A* in) {
+    cell_block_of<true>(p, u, rec, in);
+  }
+
   // The cell for L units from u on. rec: the recurrent product, one vector per gate; in: the
   // input's, or null if `pre` has it.
-  FASTSEQ_INLINE void cell_block(const Spot& p, int64_t u, const A* rec, const A* in) {
+  template <bool kBeside>
+  FASTSEQ_INLINE void cell_block_of(const Spot& p, int64_t u, const A* rec, const A* in) {
     const int64_t H = a.hidden, n = H - u;
     V x[C::kGates], r[C::kGates], cache[C::kCached + 1], c{}, h;
     if (in) {
@@ -67,21 +85,21 @@ struct ForwardSlice {
     const V* zoned = nullptr;
     if constexpr (C::kHasCellState) {
       c_prev = load<A>(c_state);
-      if (a.extra.zone_c) {
+      if (kBeside && a.extra.zone_c) {
         zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
         zoned = &zone;
       }
     }
-    if constexpr (C::kHasDirectPath) h_prev = state_before_step(p, u);
+    if constexpr (C::kHasDirectPath) h_prev = state_before_step<kBeside>(p, u);
     C::template forward<VecMath>(x, r, h_prev, c_prev, zoned, cache, c, h);
     if constexpr (C::kHasCellState) {
       if (a.cells) store_n<A>(static_cast<A*>(a.cells) + p.at * H + u, c, n);
-      if (a.extra.norm_c) {  // o and c, for normed_state
+      if (kBeside && a.extra.norm_c) {  // o and c, for normed_row
         A* const kept = all.product + p.row * C::kGates * all.m_stride + u;
         store<A>(kept, cache[3]);
         store<A>(kept + all.m_stride, c);
       }
-      if (p.cut) {
+      if (kBeside && p.cut) {
         const S* const by = static_cast<const S*>(a.extra.reset_c);
         c = load_or_zero<A>(by ? by + a.seq.place(p.row) * H + u : by, n);
       }
@@ -91,15 +109,16 @@ struct ForwardSlice {
       S* const gates = static_cast<S*>(a.gates) + p.at * C::kCached * H + u;
       for (int g = 0; g < C::kCached; ++g) store_n<A>(gates + g * H, cache[g], n);
     }
-    if (!C::kHasCellState || !a.extra.norm_c) store_output(p, u, h);
+    if (!C::kHasCellState || !kBeside || !a.extra.norm_c) store_output<kBeside>(p, u, h);
   }
 
   // The cell's output: the hidden state, unless it is projected.
+  template <bool kBeside>
   FASTSEQ_INLINE void store_output(const Spot& p, int64_t u, V h) {
     if (C::kHasCellState && a.weight_hr) {
       store<A>(all.mid + p.row * all.m_stride + u, h);
     } else {
-      store_state(p, u, h);
+      store_state<kBeside>(p, u, h);
     }
   }
 
@@ -120,7 +139,7 @@ struct ForwardSlice {
         const V v = (load<A>(product + g * M + u) - of.mean) * of.scale;
         store<A>(normed + g * L, v * load_n<A>(gain + g * H + u, H - u));
       }
-      cell_block(p, u, normed, nullptr);
+      cell_block_beside(p, u, normed, nullptr);
     }
     if constexpr (C::kHasCellState) {
       const Moments<A> of_c(1, H, a.extra.epsilon,
@@ -129,7 +148,7 @@ struct ForwardSlice {
         const V v = (load<A>(product + M + u) - of_c.mean) * of_c.scale;
         const V gain_c = load_n<A>(static_cast<const S*>(a.extra.norm_c) + u, H - u);
         const V bias_c = load_n<A>(static_cast<const S*>(a.extra.norm_c_bias) + u, H - u);
-        store_output(p, u, load<A>(product + u) * VecMath::tanh(v * gain_c + bias_c));
+        store_output<true>(p, u, load<A>(product + u) * VecMath::tanh(v * gain_c + bias_c));
       }
     }
   }
@@ -151,19 +170,21 @@ struct ForwardSlice {
     if (!a.weight_hr) lines.add(static_cast<S*>(a.y) + at * a.state + u, n);
   }
 
+  template <bool kBeside>
   FASTSEQ_INLINE void store_state(const Spot& p, int64_t u, V h) {
     const int64_t R = a.state, n = R - u;
-    if (a.extra.zone_h) {
+    if (kBeside && a.extra.zone_h) {
       const V zone = load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
-      h = (1 - zone) * h + zone * state_before_step(p, u);
+      h = (1 - zone) * h + zone * state_before_step<true>(p, u);
     }
     V kept = rounded_to<A, S>(h);
     store_n<A>(static_cast<S*>(a.y) + p.at * R + u, kept, n);
-    if (p.cut) {
+    if (kBeside && p.cut) {
       const S* const by = static_cast<const S*>(a.extra.reset_h);
       kept = load_or_zero<A>(by ? by + a.seq.place(p.row) * R + u : by, n);
     }
-    store<A>(all.next + p.row * all.h_stride + u, dropped(p.row, u, kept));
+    if (kBeside) kept = dropped(p.row, u, kept);
+    store<A>(all.next + p.row * all.h_stride + u, kept);
   }
 
   // The state as W_hh reads it.
@@ -201,10 +222,13 @@ struct ForwardSlice {
   }
 
   void step(int64_t t, int64_t count) {
-    const int64_t row0 = batch.first;
+    const int64_t row0 = batch.first, at0 = a.seq.offset(t);
+    const auto row_of = [&](int64_t row) __attribute__((always_inline)) {
+      return a.seq.order ? a.seq.row(t, row0 + row) : at0 + row0 + row;
+    };
     const auto spot = [&](int64_t row) __attribute__((always_inline)) {
       const int64_t b = row0 + row;
-      return Spot{t, b, a.seq.row(t, b), a.extra.resets_after(a.seq, t, b)};
+      return Spot{t, b, row_of(row), beside && a.extra.resets_after(a.seq, t, b)};
     };
     const A* const from = a.in.given ? chunk.product + chunk_row * kTileRow : nullptr;
     const auto run_cell = [&](int64_t panel, int64_t row,
@@ -227,7 +251,7 @@ struct ForwardSlice {
                                 __attribute__((always_inline)) {
                                   const int64_t per = outputs_per_panel<D>(all.hh), u = panel * per;
                                   const int64_t n = a.hidden - u < per ? a.hidden - u : per;
-                                  fetch_block(a.seq.row(t, row0 + row), u, n, lines);
+                                  fetch_block(row_of(row), u, n, lines);
                                 };
     for_each_tile<D, kWideOf<C>>(all.hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.h_stride, all.h_stride, count, fetch_cell,
@@ -243,7 +267,11 @@ struct ForwardSlice {
                                       for (int64_t v = 0; v < kPlainWide; ++v) {
                                         const int64_t u = (panel * kPlainWide + v) * L;
                                         if (u < a.state) {
-                                          store_state(spot(row), u, load<A>(tile + v * L));
+                                          if (beside) {
+                                            store_state<true>(spot(row), u, load<A>(tile + v * L));
+                                          } else {
+                                            store_state<false>(spot(row), u, load<A>(tile + v * L));
+                                          }
                                         }
                                       }
                                     };
@@ -337,46 +365,6 @@ struct ForwardSlice {
     each_own_row([&](int64_t row) { end_row(row); });
   }
 };
-
-// Packs this member's share of the panels and the biases.
-template <class S, class D = dot_t<S>>
-void pack(const RecurrenceForward& a, const Shared<D>& all, const Member& member) {
-  using A = typename D::Sum;
-  constexpr int64_t L = lanes_of<A>;
-  const int64_t H = a.hidden, R = a.state, I = a.in.size;
-  const WeightView<S> w_hh{static_cast<const S*>(a.weight_hh), H * R, R, 1};
-  const WeightView<S> w_ih{static_cast<const S*>(a.in.weight_ih), H * I, I, 1};
-  const WeightView<S> w_hr{static_cast<const S*>(a.weight_hr), 0, H, 1};
-  const auto bias_of = [&](int64_t panel) {
-    A* const to = all.bias + panel * all.hh.wide * L;
-    for (int64_t v = 0; v < all.hh.wide; ++v) {
-      const int64_t u = all.hh.gated ? panel * L : (panel * all.hh.wide + v) * L;
-      const int64_t at = all.hh.gated ? v * H + u : u;
-      const bool split = a.cell == Cell::kGru && v == 2;  // that one is added inside the cell
-      Vec<A> sum{};
-      if (a.bias_ih && u < H) sum += load_n<A>(static_cast<const S*>(a.bias_ih) + at, H - u);
-      if (a.bias_hh && u < H && !split) {
-        sum += load_n<A>(static_cast<const S*>(a.bias_hh) + at, H - u);
-      }
-      store<A>(to + v * L, sum);
-    }
-  };
-  const Range mine = share(all.hh_panels + all.ih_panels + all.hr_panels, member.id, member.count);
-  for (int64_t i = mine.first; i < mine.last; ++i) {
-    int64_t p = i;
-    if (p < all.hh_panels) {
-      pack_panel<D>(all.hh, w_hh, p, all.packed_hh);
-      continue;
-    }
-    p -= all.hh_panels;
-    if (p < all.ih_panels) {
-      pack_panel<D>(all.ih, w_ih, p, all.packed_ih);
-      bias_of(p);
-    } else {
-      pack_panel<D>(all.hr, w_hr, p - all.ih_panels, all.packed_hr);
-    }
-  }
-}
 
 template <class S>
 struct Forward {
