@@ -120,8 +120,13 @@ class RowsRun(Run[RowsConfig, DigitImages, RowClassifier, RowsResult]):
         ]
 
     def last_words(self, result: RowsResult) -> str:
-        """Say the test accuracy."""
-        return f"test accuracy {100.0 * result.accuracy:.2f} %"
+        """Say the baseline, and in the last line the test accuracy."""
+        labels = self.data.splits.test.tensors[1]
+        frequent = float(labels.bincount().max() / len(labels))
+        return (
+            f"baseline: the most frequent digit has {100.0 * frequent:.2f} %\n"
+            f"test accuracy {100.0 * result.accuracy:.2f} %"
+        )
 
 
 def train_rows(config: RowsConfig | None = None) -> RowsResult:
