@@ -44,7 +44,9 @@ class ImageClassifier(LightningModule):
         """Return the loss of a batch."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels)
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

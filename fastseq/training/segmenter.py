@@ -94,7 +94,9 @@ class Segmenter(LightningModule):
         """Return the loss of a batch."""
         images, truth = batch
         loss = F.cross_entropy(self(images), truth, ignore_index=IGNORE)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(truth))
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(truth)
+        )
         return loss
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
