@@ -4,6 +4,7 @@
 ``torch.nn.LocalResponseNorm``, and so on: the same arguments, parameters and results.
 """
 
+from fastseq import _flops as _flops
 from fastseq import _library as _library  # loads the kernels, or says why it cannot
 from fastseq import functional, reference
 from fastseq._info import explain, info

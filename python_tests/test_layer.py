@@ -10,8 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 from fastseq import ops, reference
-from fastseq.autograd.layer import composed, composed_backward
-from fastseq.ops import Cell, Wanted
+from fastseq.ops import Cell, Wanted, layer_cuda
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FORWARD = torch.ops.fastseq.layer.default
@@ -252,10 +251,10 @@ def test_composed_of_the_recurrence_and_atens_products(
 ) -> None:
     """How CUDA makes a layer, with the CPU's recurrence."""
     forward = arguments(cell, variant, dtype, reverse, project)
-    saved, parts = ops.layer(**forward, save=True), composed(**forward, save=True)
+    saved, parts = ops.layer(**forward, save=True), layer_cuda.layer(**forward, save=True)
     assert_close(named(parts, dtype), named(saved, dtype), 2 * TOLERANCES[dtype])
     args = whole_layer_backward(forward, saved, all_wanted(forward))
-    whole, made = ops.layer_backward(**args), composed_backward(**args)
+    whole, made = ops.layer_backward(**args), layer_cuda.layer_backward(**args)
     assert_close(named(made, dtype), named(whole, dtype), 2 * TOLERANCES[dtype])
     assert [t.shape for t in made] == [t.shape for t in whole]
 
@@ -266,7 +265,7 @@ def test_one_bias_alone(cell: Cell, missing: str) -> None:
     forward = {**whole_layer(cell), missing: None}
     zero = {**forward, missing: torch.zeros_like(whole_layer(cell)[missing])}
     expected = named(ops.layer(**zero, save=True), torch.float64)
-    for made in (ops.layer, reference.layer, composed):
+    for made in (ops.layer, reference.layer, layer_cuda.layer):
         assert_close(named(made(**forward, save=True), torch.float64), expected, 1e-12)
 
 

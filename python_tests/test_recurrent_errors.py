@@ -311,35 +311,3 @@ def test_layer_op_of_other_dtypes(dtype: torch.dtype) -> None:
     cast = {n: v.to(dtype) if isinstance(v, Tensor) else v for n, v in good.items()}
     with pytest.raises(RuntimeError, match="float32, float64, bfloat16 or float16"):
         ops.layer(**cast, save=True)
-
-
-ARGUMENTS = ["x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
-
-
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_layer_ops_refuse_gradients(name: str) -> None:
-    good = whole_layer(Cell.LSTM, project=3)
-    backward = whole_layer_backward(good, ops.layer(**good, save=True), 31)
-    good[name].requires_grad_()
-    with pytest.raises(RuntimeError, match="has no gradients"):
-        ops.layer(**good, save=True)
-    if name in backward:
-        with pytest.raises(RuntimeError, match="has no gradients"):
-            ops.layer_backward(**backward)
-
-
-def test_raw_ops_refuse_gradients() -> None:
-    # Otherwise they would be lost without a word.
-    good = layer_tensors(Cell.RNN_TANH)
-    saved = ops.recurrence(**good, save=True)
-    good["pre"].requires_grad_()
-    with pytest.raises(RuntimeError, match="has no gradients"):
-        ops.recurrence(**good, save=True)
-    with torch.no_grad():
-        ops.recurrence(**good, save=True)
-    weight = good["weight_hh"].requires_grad_()
-    with pytest.raises(RuntimeError, match="has no gradients"):
-        ops.recurrence_backward(
-            *(saved.y, None, None, None, None, saved.y, saved.gates, saved.cells),
-            *(good["h0"], None, weight, None, None, int(Cell.RNN_TANH), False),
-        )

@@ -107,13 +107,14 @@ using ExtendedBackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor
                                           Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 ExtendedBackwardResult extended_layer_backward(
-    Optional grad_y, Optional grad_h_n, Optional grad_c_n, Optional grad_cells, const Tensor& x,
-    const Tensor& y, const Tensor& gates, const Tensor& cells, const Tensor& products,
-    const Tensor& h0, Optional c0, Optional weight_ih, const Tensor& weight_hh, Optional weight_hr,
-    Optional batch_sizes, Optional lengths, Optional reset, Optional reset_h, Optional reset_c,
-    Optional drop, Optional zone_h, Optional zone_c, Optional norm_hh, Optional norm_c,
-    Optional norm_c_bias, double epsilon, int64_t cell, bool reverse, int64_t wanted) {
-  bias_beside(weight_ih, std::nullopt, std::nullopt, norm_hh);
+    Optional grad_y, Optional grad_h_n, Optional grad_c_n, Optional grad_cells, const Tensor& y,
+    const Tensor& gates, const Tensor& cells, const Tensor& products, const Tensor& x,
+    const Tensor& h0, Optional c0, Optional weight_ih, const Tensor& weight_hh, Optional bias_ih,
+    Optional bias_hh, Optional weight_hr, Optional batch_sizes, Optional lengths, Optional reset,
+    Optional reset_h, Optional reset_c, Optional drop, Optional zone_h, Optional zone_c,
+    Optional norm_hh, Optional norm_c, Optional norm_c_bias, double epsilon, int64_t cell,
+    bool reverse, int64_t wanted) {
+  bias_beside(weight_ih, bias_ih, bias_hh, norm_hh);
   LayerBackwardCall call(grad_y, grad_h_n, grad_c_n, std::nullopt, grad_cells, x, y, gates, cells,
                          h0, c0, weight_ih, weight_hh, weight_hr, batch_sizes, cell, reverse,
                          weight_ih ? wanted : wanted & ~kWantBiases, lengths);

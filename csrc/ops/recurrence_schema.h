@@ -44,7 +44,8 @@ constexpr const char* kLayerBackwardSchema =
 
 // A layer with what the plain recurrence does not do (fastseq::Extras); without weight_ih, x is
 // `pre`. lengths [B] int64; reset [T, B] bool; reset_h, drop [B, R]; reset_c [B, H];
-// zone_h [.., R], zone_c [.., H]; norm_hh [G*H]; norm_c, norm_c_bias [H]; products [.., G*H]
+// zone_h [.., R], zone_c [.., H]; norm_hh [G*H]; norm_c, norm_c_bias [H]; products [.., G*H].
+// Backward takes all that forward took: its own derivative runs the layer again.
 constexpr const char* kExtendedLayerSchema =
     "extended_layer(Tensor x, Tensor h0, Tensor? c0, Tensor? weight_ih, Tensor weight_hh, "
     "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor? batch_sizes, Tensor? lengths, "
@@ -55,11 +56,12 @@ constexpr const char* kExtendedLayerSchema =
 
 constexpr const char* kExtendedLayerBackwardSchema =
     "extended_layer_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, "
-    "Tensor? grad_cells, Tensor x, Tensor y, Tensor gates, Tensor cells, Tensor products, "
-    "Tensor h0, Tensor? c0, Tensor? weight_ih, Tensor weight_hh, Tensor? weight_hr, "
-    "Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? reset_h, Tensor? reset_c, "
-    "Tensor? drop, Tensor? zone_h, Tensor? zone_c, Tensor? norm_hh, Tensor? norm_c, "
-    "Tensor? norm_c_bias, float epsilon, int cell, bool reverse, int wanted) "
+    "Tensor? grad_cells, Tensor y, Tensor gates, Tensor cells, Tensor products, Tensor x, "
+    "Tensor h0, Tensor? c0, Tensor? weight_ih, Tensor weight_hh, Tensor? bias_ih, "
+    "Tensor? bias_hh, Tensor? weight_hr, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, "
+    "Tensor? reset_h, Tensor? reset_c, Tensor? drop, Tensor? zone_h, Tensor? zone_c, "
+    "Tensor? norm_hh, Tensor? norm_c, Tensor? norm_c_bias, float epsilon, int cell, bool reverse, "
+    "int wanted) "
     "-> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, "
     "Tensor grad_weight_hh, Tensor grad_bias_ih, Tensor grad_bias_hh, Tensor grad_weight_hr, "
     "Tensor grad_reset_h, Tensor grad_reset_c, Tensor grad_norm_hh, Tensor grad_norm_c, "

@@ -1,12 +1,21 @@
-"""One ``torch.autograd.Function`` per op, and one for its gradient."""
+"""Every op with its derivatives, callable; and the ``torch.autograd.Function`` behind each."""
 
 from fastseq.autograd import layer_vmap as layer_vmap  # registers its rules
-from fastseq.autograd.extended_layer import ExtendedLayer, ExtendedLayerBackward
-from fastseq.autograd.layer import Layer, LayerBackward
-from fastseq.autograd.linear import Linear
-from fastseq.autograd.lrn import LocalResponseNorm, LocalResponseNormBackward
-from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward
-from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward
+from fastseq.autograd._op import below_autograd, direct, overwritten, wants_graph
+from fastseq.autograd.extended_layer import (
+    ExtendedLayer,
+    ExtendedLayerBackward,
+    extended_layer,
+)
+from fastseq.autograd.layer import Layer, LayerBackward, layer, step
+from fastseq.autograd.linear import Linear, linear
+from fastseq.autograd.lrn import (
+    LocalResponseNorm,
+    LocalResponseNormBackward,
+    local_response_norm,
+)
+from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward, max_pool2d
+from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward, relu_lrn_max_pool2d
 
 __all__ = [
     "ExtendedLayer",
@@ -20,4 +29,15 @@ __all__ = [
     "MaxPool2dBackward",
     "ReLULRNMaxPool2d",
     "ReLULRNMaxPool2dBackward",
+    "below_autograd",
+    "direct",
+    "extended_layer",
+    "layer",
+    "linear",
+    "local_response_norm",
+    "max_pool2d",
+    "overwritten",
+    "relu_lrn_max_pool2d",
+    "step",
+    "wants_graph",
 ]

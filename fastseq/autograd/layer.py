@@ -1,28 +1,38 @@
-"""A recurrent layer as a ``torch.autograd.Function``, differentiable any number of times.
+"""A recurrent layer with derivatives of every order.
 
 Forward returns, beside its results, the activations that backward needs (``gates``, ``cells``) as
-outputs that are themselves differentiable. Backward is a Function of them. So the second derivative
+outputs that are themselves differentiable. Backward is an op of them. So the second derivative
 needs no second copy of the inputs: it arrives as a gradient of ``gates`` and ``cells``, and the
 same backward kernel takes it on.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastseq import reference
+from fastseq.autograd._op import Op, below_autograd, in_place
 from fastseq.autograd._positional import positional
 from fastseq.ops import Wanted
+from fastseq.ops.recurrence import _sum_type
 
 _Grads = tuple[Tensor | None, ...]
+_FORWARD = torch.ops.fastseq.layer.default
+_BACKWARD = torch.ops.fastseq.layer_backward.default
+_FLAGS = (Wanted.INPUT, Wanted.WEIGHT_IH, Wanted.WEIGHT_HH, Wanted.BIASES, Wanted.WEIGHT_HR)
+
+
+def wanted_by(need: tuple[bool, ...]) -> int:
+    """The ``Wanted`` gradients of a layer whose first eight arguments need these."""
+    needed = (need[0], need[3], need[4], need[5] or need[6], need[7])
+    return sum(int(flag) for flag, yes in zip(_FLAGS, needed, strict=True) if yes)
 
 
 class Layer(torch.autograd.Function):
-    """``ops.layer`` with gradients; see there for the arguments.
+    """``ops.layer`` with gradients; see there for the arguments. What backward needs is saved.
 
     Returns:
         y, h_n, c_n, gates, cells. All are differentiable; c_n, gates and cells are empty for cells
@@ -45,10 +55,11 @@ class Layer(torch.autograd.Function):
         batch_sizes: Tensor | None,
         cell: int,
         reverse: bool,
+        save: bool,
     ) -> tuple[Tensor, ...]:
         """Run the layer and keep what backward needs."""
-        return tuple(
-            torch.ops.fastseq.layer(
+        with below_autograd():
+            made: tuple[Tensor, ...] = _FORWARD(
                 x,
                 h0,
                 c0,
@@ -62,34 +73,28 @@ class Layer(torch.autograd.Function):
                 reverse,
                 True,
             )
-        )
+        return made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Save inputs and outputs only, so that functorch can follow."""
-        x, h0, c0, weight_ih, weight_hh, _, _, weight_hr, batch_sizes, cell, reverse = inputs
+        x, h0, c0, weight_ih, weight_hh, _, _, weight_hr, batch_sizes, cell, reverse, _ = inputs
         y, _, _, gates, cells = output
         ctx.save_for_backward(
             x, y, gates, cells, h0, c0, weight_ih, weight_hh, weight_hr, batch_sizes
         )
         ctx.cell, ctx.reverse = cell, reverse
-        if not torch.compiler.is_compiling():
-            # Zeros for the outputs that nobody used would cost a pass over memory each.
-            ctx.set_materialize_grads(False)
+        # Zeros for the outputs that nobody used would cost a pass over memory each.
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> _Grads:  # type: ignore[override]
         """Back-propagate through time, and make the gradients of all that was read."""
         if all(g is None for g in grads):
-            return (None,) * 11
+            return (None,) * 12
         need = ctx.needs_input_grad
-        flags = (Wanted.INPUT, Wanted.WEIGHT_IH, Wanted.WEIGHT_HH, Wanted.BIASES, Wanted.WEIGHT_HR)
-        needed = (need[0], need[3], need[4], need[5] or need[6], need[7])
-        wanted = sum(int(flag) for flag, yes in zip(flags, needed, strict=True) if yes)
-        # Without create_graph nobody differentiates this again.
-        run = LayerBackward.apply if torch.is_grad_enabled() else torch.ops.fastseq.layer_backward
-        dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr = run(
-            *grads, *ctx.saved_tensors, ctx.cell, ctx.reverse, wanted
+        dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr = layer_backward(
+            *grads, *ctx.saved_tensors, ctx.cell, ctx.reverse, wanted_by(need)
         )
         return (
             dx if need[0] else None,
@@ -100,6 +105,7 @@ class Layer(torch.autograd.Function):
             db_ih if need[5] else None,
             db_hh if need[6] else None,
             dw_hr if need[7] else None,
+            None,
             None,
             None,
             None,
@@ -115,7 +121,9 @@ class LayerBackward(torch.autograd.Function):
     @positional
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Run the backward kernels."""
-        return tuple(torch.ops.fastseq.layer_backward(*args))
+        with below_autograd():
+            made: tuple[Tensor, ...] = _BACKWARD(*args)
+        return made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -123,8 +131,7 @@ class LayerBackward(torch.autograd.Function):
         *tensors, cell, reverse, wanted = inputs
         ctx.save_for_backward(*tensors)
         ctx.options = cell, reverse, wanted
-        if not torch.compiler.is_compiling():
-            ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> _Grads:  # type: ignore[override]
@@ -151,14 +158,12 @@ class LayerBackward(torch.autograd.Function):
         return tuple(found)
 
 
-# On CUDA there are kernels for the time loop; the products around it are ATen's.
-composed = partial(reference.layer, loop=torch.ops.fastseq.recurrence)
-composed_backward = partial(reference.layer_backward, loop=torch.ops.fastseq.recurrence_backward)
-torch.library.impl("fastseq::layer", "CUDA", composed)
-torch.library.impl("fastseq::layer_backward", "CUDA", composed_backward)
+def _formula(*args: Any) -> tuple[Tensor, ...]:
+    made = reference.layer(*args)
+    return made._replace(cells=made.cells.to(_sum_type(made.y.dtype)))
 
 
-def _step(
+def _step_formula(
     x: Tensor,
     h: Tensor,
     c: Tensor | None,
@@ -168,18 +173,15 @@ def _step(
     bias_hh: Tensor | None,
     cell: int,
 ) -> tuple[Tensor, Tensor]:
-    made = composed(
+    made = layer(
         x.unsqueeze(0), h, c, weight_ih, weight_hh, bias_ih, bias_hh, None, None, cell, False, False
     )
-    return made.h_n, made.c_n
+    return made[1], made[2]
 
 
-def _step_in_place(x: Tensor, h: Tensor, c: Tensor | None, *rest: Any) -> None:
-    h_next, c_next = _step(x, h, c, *rest)
-    h.copy_(h_next)
-    if c is not None:
-        c.copy_(c_next)
-
-
-torch.library.impl("fastseq::step", "CUDA", _step)
-torch.library.impl("fastseq::step_", "CUDA", _step_in_place)
+layer = Op("layer", Layer, _formula)
+layer_backward = Op("layer_backward", LayerBackward, reference.layer_backward)
+recurrence = Op("recurrence", None, reference.recurrence)
+recurrence_backward = Op("recurrence_backward", None, reference.recurrence_backward)
+step = Op("step", None, _step_formula)
+in_place("step_")

@@ -1,4 +1,4 @@
-"""The matrix product of ``ops.linear`` as a ``torch.autograd.Function``."""
+"""The matrix product of ``ops.linear``, with derivatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastseq.autograd._op import Op, below_autograd
 from fastseq.autograd._positional import positional
+
+_FORWARD = torch.ops.fastseq.linear.default
 
 
 class Linear(torch.autograd.Function):
@@ -19,7 +22,8 @@ class Linear(torch.autograd.Function):
     @positional
     def forward(x: Tensor, weight: Tensor, turned: bool) -> Tensor:  # type: ignore[override]
         """Multiply."""
-        y: Tensor = torch.ops.fastseq.linear(x, weight, turned)
+        with below_autograd():
+            y: Tensor = _FORWARD(x, weight, turned)
         return y
 
     @staticmethod
@@ -34,8 +38,15 @@ class Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = Linear.apply(grad, weight, not ctx.turned)
+            grad_x = linear(grad, weight, not ctx.turned)
         if ctx.needs_input_grad[1]:
             a, b = (x, grad) if ctx.turned else (grad, x)
             grad_weight = a.flatten(0, -2).t() @ b.flatten(0, -2)
         return grad_x, grad_weight, None
+
+
+def _formula(x: Tensor, weight: Tensor, turned: bool) -> Tensor:
+    return x @ (weight if turned else weight.t())
+
+
+linear = Op("linear", Linear, _formula)

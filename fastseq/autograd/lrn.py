@@ -1,4 +1,4 @@
-"""Local response normalization as a ``torch.autograd.Function``, differentiable any often.
+"""Local response normalization with derivatives of every order.
 
 Only x is saved: backward recomputes the normalizer, which is cheaper than to read it back.
 """
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from fastseq import reference
+from fastseq.autograd._op import Op, below_autograd
 from fastseq.autograd._positional import positional
 
-RAW = torch.ops.fastseq
+_FORWARD = torch.ops.fastseq.local_response_norm.default
+_BACKWARD = torch.ops.fastseq.local_response_norm_backward.default
 
 
 class LocalResponseNorm(torch.autograd.Function):
@@ -25,7 +27,8 @@ class LocalResponseNorm(torch.autograd.Function):
     @positional
     def forward(x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Normalize."""
-        y: Tensor = torch.ops.fastseq.local_response_norm(x, *parameters)
+        with below_autograd():
+            y: Tensor = _FORWARD(x, *parameters)
         return y
 
     @staticmethod
@@ -38,10 +41,7 @@ class LocalResponseNorm(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Recompute the normalizer and differentiate."""
         (x,) = ctx.saved_tensors
-        # Without grad mode nobody can ask for a second derivative: the op alone, at half the cost.
-        again = torch.is_grad_enabled()
-        call = LocalResponseNormBackward.apply if again else RAW.local_response_norm_backward
-        grad_x = call(grad_y, x, *ctx.parameters)
+        grad_x = local_response_norm_backward(grad_y, x, *ctx.parameters)
         return (grad_x, *(None for _ in ctx.parameters))
 
 
@@ -54,7 +54,8 @@ class LocalResponseNormBackward(torch.autograd.Function):
     @positional
     def forward(grad_y: Tensor, x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Run the backward kernel."""
-        grad_x: Tensor = torch.ops.fastseq.local_response_norm_backward(grad_y, x, *parameters)
+        with below_autograd():
+            grad_x: Tensor = _BACKWARD(grad_y, x, *parameters)
         return grad_x
 
     @staticmethod
@@ -73,3 +74,11 @@ class LocalResponseNormBackward(torch.autograd.Function):
 
         pull = torch.func.vjp(gradient, grad_y, x)[1]
         return (*pull(grad), *(None for _ in ctx.parameters))
+
+
+local_response_norm = Op("local_response_norm", LocalResponseNorm, reference.local_response_norm)
+local_response_norm_backward = Op(
+    "local_response_norm_backward",
+    LocalResponseNormBackward,
+    reference.local_response_norm_backward,
+)

@@ -1,4 +1,4 @@
-"""Max-pooling as a ``torch.autograd.Function``, differentiable any number of times.
+"""Max-pooling, differentiable any number of times.
 
 Forward remembers where each maximum was. Given that, pooling is linear: backward sends gradients to
 those pixels, and its own backward picks values from them.
@@ -11,14 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastseq import reference
+from fastseq.autograd._op import Op, below_autograd
 from fastseq.autograd._positional import positional
 from fastseq.ops._common import channels_last
-from fastseq.ops.pool import Window
+from fastseq.ops.pool import Pair, Window
 from fastseq.reference.pool import pick
+
+_FORWARD = torch.ops.fastseq.max_pool2d.default
+_BACKWARD = torch.ops.fastseq.max_pool2d_backward.default
 
 
 class MaxPool2d(torch.autograd.Function):
-    """``ops.max_pool2d`` with gradients; see there for the arguments.
+    """``ops.max_pool2d`` with gradients; see there for the arguments. Offsets are always saved.
 
     Returns:
         y, and offsets, which have no gradient.
@@ -29,16 +34,23 @@ class MaxPool2d(torch.autograd.Function):
     @staticmethod
     @positional
     def forward(  # type: ignore[override]
-        x: Tensor, window: Window, ceil_mode: bool
+        x: Tensor,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        ceil_mode: bool,
+        save: bool,
     ) -> tuple[Tensor, Tensor]:
         """Pool, and keep the places of the maxima."""
-        y, offsets = torch.ops.fastseq.max_pool2d(x, *window, ceil_mode, True)
+        with below_autograd():
+            y, offsets = _FORWARD(x, kernel_size, stride, padding, dilation, ceil_mode, True)
         return y, offsets
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Save a byte for each output."""
-        x, ctx.window, _ = inputs
+        x, *ctx.window, _, _ = inputs
         _, offsets = output
         ctx.mark_non_differentiable(offsets)
         ctx.save_for_backward(offsets)
@@ -50,11 +62,8 @@ class MaxPool2d(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Each gradient to the pixel that was the maximum."""
         (offsets,) = ctx.saved_tensors
-        # Without grad mode nobody can ask for a second derivative: the op alone, at half the cost.
-        if torch.is_grad_enabled():
-            return MaxPool2dBackward.apply(grad_y, offsets, *ctx.image, ctx.window), None, None
-        grad_x = torch.ops.fastseq.max_pool2d_backward(grad_y, offsets, *ctx.image, *ctx.window)
-        return grad_x, None, None
+        grad_x = max_pool2d_backward(grad_y, offsets, *ctx.image, *ctx.window)
+        return grad_x, None, None, None, None, None, None
 
 
 class MaxPool2dBackward(torch.autograd.Function):
@@ -65,50 +74,37 @@ class MaxPool2dBackward(torch.autograd.Function):
     @staticmethod
     @positional
     def forward(  # type: ignore[override]
-        grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
+        grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, *window: Pair
     ) -> Tensor:
         """Gather the gradients of each pixel."""
-        grad_x: Tensor = torch.ops.fastseq.max_pool2d_backward(
-            grad_y, offsets, height, width, last, *window
-        )
+        with below_autograd():
+            grad_x: Tensor = _BACKWARD(grad_y, offsets, height, width, last, *window)
         return grad_x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save the places of the maxima."""
-        _, offsets, *ctx.image, ctx.window = inputs
+        _, offsets, *ctx.rest = inputs
         ctx.save_for_backward(offsets)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Pick the values at the maxima."""
+        """Pick the values at the maxima: PyTorch's operators, which differentiate themselves."""
         (offsets,) = ctx.saved_tensors
-        picked = Pick.apply(grad, offsets, *ctx.image, ctx.window)
-        return picked, None, None, None, None, None
+        picked = pick(grad, offsets, Window(*ctx.rest[3:]))
+        return picked, None, *(None for _ in ctx.rest)
 
 
-class Pick(torch.autograd.Function):
-    """The transpose of ``MaxPool2dBackward``: the values of an image at the places of maxima."""
+def _formula(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *window, ceil_mode, save = rest
+    return reference.max_pool2d(x, Window(*window), ceil_mode, save)
 
-    generate_vmap_rule = True
 
-    @staticmethod
-    @positional
-    def forward(  # type: ignore[override]
-        x: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
-    ) -> Tensor:
-        """Pick."""
-        return pick(x, offsets, window)
+def _backward_formula(
+    grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, *window: Pair
+) -> Tensor:
+    return reference.max_pool2d_backward(grad_y, offsets, height, width, last, Window(*window))
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save the places of the maxima."""
-        _, offsets, *ctx.image, ctx.window = inputs
-        ctx.save_for_backward(offsets)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Send gradients back to the maxima."""
-        (offsets,) = ctx.saved_tensors
-        sent = MaxPool2dBackward.apply(grad, offsets, *ctx.image, ctx.window)
-        return sent, None, None, None, None, None
+max_pool2d = Op("max_pool2d", MaxPool2d, _formula)
+max_pool2d_backward = Op("max_pool2d_backward", MaxPool2dBackward, _backward_formula)

@@ -1,4 +1,4 @@
-"""ReLU, LRN and max-pooling in one pass, as a ``torch.autograd.Function``.
+"""ReLU, LRN and max-pooling in one pass, with derivatives of every order.
 
 Saved are x and a byte for each output; everything between them is recomputed in backward.
 """
@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from fastseq import reference
+from fastseq.autograd._op import Op, below_autograd
 from fastseq.autograd._positional import positional
 from fastseq.ops.pool import Window
+
+_FORWARD = torch.ops.fastseq.relu_lrn_max_pool2d.default
+_BACKWARD = torch.ops.fastseq.relu_lrn_max_pool2d_backward.default
 
 
 class ReLULRNMaxPool2d(torch.autograd.Function):
@@ -26,19 +30,16 @@ class ReLULRNMaxPool2d(torch.autograd.Function):
 
     @staticmethod
     @positional
-    def forward(  # type: ignore[override]
-        x: Tensor, size: int, alpha: float, beta: float, k: float, window: Window, ceil_mode: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Run the three ops in one pass."""
-        y, offsets = torch.ops.fastseq.relu_lrn_max_pool2d(
-            x, size, alpha, beta, k, *window, ceil_mode, True
-        )
+    def forward(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Run the three ops in one pass, and keep the places of the maxima."""
+        with below_autograd():
+            y, offsets = _FORWARD(x, *rest[:-1], True)
         return y, offsets
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Save the input and the places of the maxima."""
-        x, *ctx.parameters, _ = inputs
+        x, *ctx.parameters, _, _ = inputs
         _, offsets = output
         ctx.mark_non_differentiable(offsets)
         ctx.save_for_backward(offsets, x)
@@ -48,16 +49,8 @@ class ReLULRNMaxPool2d(torch.autograd.Function):
         ctx: Any, grad_y: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Differentiate the three ops in one pass."""
-        offsets, x = ctx.saved_tensors
-        # Without grad mode nobody can ask for a second derivative: the op alone, at half the cost.
-        if torch.is_grad_enabled():
-            grad_x = ReLULRNMaxPool2dBackward.apply(grad_y, offsets, x, *ctx.parameters)
-        else:
-            *norm, window = ctx.parameters
-            grad_x = torch.ops.fastseq.relu_lrn_max_pool2d_backward(
-                grad_y, offsets, x, *norm, *window
-            )
-        return (grad_x, *(None for _ in ctx.parameters), None)
+        grad_x = relu_lrn_max_pool2d_backward(grad_y, *ctx.saved_tensors, *ctx.parameters)
+        return (grad_x, *(None for _ in ctx.parameters), None, None)
 
 
 class ReLULRNMaxPool2dBackward(torch.autograd.Function):
@@ -67,28 +60,17 @@ class ReLULRNMaxPool2dBackward(torch.autograd.Function):
 
     @staticmethod
     @positional
-    def forward(  # type: ignore[override]
-        grad_y: Tensor,
-        offsets: Tensor,
-        x: Tensor,
-        size: int,
-        alpha: float,
-        beta: float,
-        k: float,
-        window: Window,
-    ) -> Tensor:
+    def forward(*args: Any) -> Tensor:  # type: ignore[override]
         """Run the backward kernel."""
-        grad_x: Tensor = torch.ops.fastseq.relu_lrn_max_pool2d_backward(
-            grad_y, offsets, x, size, alpha, beta, k, *window
-        )
+        with below_autograd():
+            grad_x: Tensor = _BACKWARD(*args)
         return grad_x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save every tensor."""
-        *tensors, size, alpha, beta, k, window = inputs
-        ctx.parameters = (size, alpha, beta, k, window)
-        ctx.save_for_backward(*tensors)
+        grad_y, offsets, x, *ctx.parameters = inputs
+        ctx.save_for_backward(grad_y, offsets, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -96,8 +78,27 @@ class ReLULRNMaxPool2dBackward(torch.autograd.Function):
         grad_y, offsets, x = ctx.saved_tensors
 
         def gradient(grad_y: Tensor, x: Tensor) -> Tensor:
-            return reference.relu_lrn_max_pool2d_backward(grad_y, offsets, x, *ctx.parameters)
+            return _backward_formula(grad_y, offsets, x, *ctx.parameters)
 
         pull = torch.func.vjp(gradient, grad_y, x)[1]
         grad_grad_y, grad_x = pull(grad)
         return (grad_grad_y, None, grad_x, *(None for _ in ctx.parameters))
+
+
+def _formula(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *numbers, ceil_mode, save = rest
+    size, alpha, beta, k, *window = numbers
+    return reference.relu_lrn_max_pool2d(x, size, alpha, beta, k, Window(*window), ceil_mode, save)
+
+
+def _backward_formula(grad_y: Tensor, offsets: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    size, alpha, beta, k, *window = rest
+    return reference.relu_lrn_max_pool2d_backward(
+        grad_y, offsets, x, size, alpha, beta, k, Window(*window)
+    )
+
+
+relu_lrn_max_pool2d = Op("relu_lrn_max_pool2d", ReLULRNMaxPool2d, _formula)
+relu_lrn_max_pool2d_backward = Op(
+    "relu_lrn_max_pool2d_backward", ReLULRNMaxPool2dBackward, _backward_formula
+)

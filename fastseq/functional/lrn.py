@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as native
 
-from fastseq.autograd import LocalResponseNorm
+from fastseq import autograd
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -54,9 +54,7 @@ def local_response_norm(
         return native.local_response_norm(input, size, alpha, beta, k)
     if input.numel() == 0:
         return input
-    arguments = (input, size, float(alpha), float(beta), float(k), within_channel)
-    if torch.is_grad_enabled() and input.requires_grad:
-        y: Tensor = LocalResponseNorm.apply(*arguments)
-    else:
-        y = torch.ops.fastseq.local_response_norm(*arguments)
+    y: Tensor = autograd.local_response_norm(
+        input, size, float(alpha), float(beta), float(k), within_channel
+    )
     return y

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout, layer_norm
 
-from fastseq.autograd import Linear
+from fastseq import autograd
 from fastseq.ops import Cell, Extras
-from fastseq.reference.layer import _biases
+from fastseq.ops.layer_cuda import input_biases
 
 
 class Options(NamedTuple):
@@ -117,6 +117,6 @@ def normed_input(
     epsilon: float,
 ) -> tuple[Tensor, Tensor | None]:
     """The normalized and biased input side of all steps, and GRU's bias b_hn, which stays out."""
-    bias, bias_hn = _biases(cell, bias_ih, bias_hh)
-    product = Linear.apply(x, weight_ih, False)
+    bias, bias_hn = input_biases(cell, bias_ih, bias_hh)
+    product = autograd.linear(x, weight_ih, False)
     return layer_norm(product, product.shape[-1:], gain, bias, epsilon).to(x.dtype), bias_hn

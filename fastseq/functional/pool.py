@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as native
 
-from fastseq.autograd import MaxPool2d
+from fastseq import autograd
 from fastseq.functional.lrn import DTYPES
 from fastseq.ops.pool import Pair, Window
 from fastseq.reference.pool import places
@@ -91,10 +90,8 @@ def max_pool2d(
             input, kernel_size, stride, padding, dilation, ceil_mode
         )
         return result
-    if torch.is_grad_enabled() and input.requires_grad:
-        y, offsets = MaxPool2d.apply(input, window, ceil_mode)
-    else:
-        y, offsets = torch.ops.fastseq.max_pool2d(input, *window, ceil_mode, return_indices)
+    y: Tensor
+    y, offsets = autograd.max_pool2d(input, *window, ceil_mode, return_indices)
     if not return_indices:
-        return y  # type: ignore[no-any-return]
+        return y
     return y, places(offsets, input.shape[-2], input.shape[-1], window)

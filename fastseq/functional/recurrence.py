@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.functional import dropout as _dropout
 from torch.utils.checkpoint import checkpoint
 
-from fastseq import reference
-from fastseq.autograd import ExtendedLayer, Layer
+from fastseq import autograd, reference
+from fastseq.autograd import direct, wants_graph
 from fastseq.functional.options import PLAIN, Options, extras, normed_input
 from fastseq.ops import KERNEL_DEVICES, Cell, Extras
 
@@ -43,20 +45,21 @@ def _layer(
     weight_ih, weight_hh, *rest = params
     bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
     weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
-    if c0 is h0 and torch.compiler.is_compiling():
-        c0 = h0.view_as(h0)  # Dynamo takes no tensor twice
-    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    if _needs_grad(tensors):
-        y, h_n, c_n, _, c = Layer.apply(*tensors, batch_sizes, int(cell), reverse)
-    else:
-        y, h_n, c_n, _, c = torch.ops.fastseq.layer(
-            *tensors, batch_sizes, int(cell), reverse, cells
-        )
+    y, h_n, c_n, _, c = autograd.layer(
+        x,
+        h0,
+        c0,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        weight_hr,
+        batch_sizes,
+        int(cell),
+        reverse,
+        cells,
+    )
     return y, h_n, c_n, c
-
-
-def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None)
 
 
 def _extended_layer(
@@ -82,15 +85,12 @@ def _extended_layer(
         weight_ih = bias_ih = None
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     code = int(cell)
-    if x.device.type not in KERNEL_DEVICES:
-        made = reference.extended_layer(*tensors, batch_sizes, extras, code, reverse)
-        y, h_n, c_n, _, c, _ = made
-    elif _needs_grad((*tensors, *extras[:-1])):
-        y, h_n, c_n, _, c, _ = ExtendedLayer.apply(*tensors, batch_sizes, *extras, code, reverse)
+    made: tuple[Tensor, ...]
+    if x.device.type in KERNEL_DEVICES:
+        made = autograd.extended_layer(*tensors, batch_sizes, *extras, code, reverse, cells)
     else:
-        y, h_n, c_n, _, c, _ = torch.ops.fastseq.extended_layer(
-            *tensors, batch_sizes, *extras, code, reverse, cells
-        )
+        made = reference.extended_layer(*tensors, batch_sizes, extras, code, reverse)
+    y, h_n, c_n, _, c, _ = made
     return y, h_n, c_n, c
 
 
@@ -132,11 +132,16 @@ def _prepared(
     device_type = input.device.type
     if autocasts(device_type):
         dtype = torch.get_autocast_dtype(device_type)
-        input = input.to(dtype)
-        states = tuple(s.to(dtype) for s in states)
-        params = [p.to(dtype) for p in params]
+        input = autocast(input, dtype)
+        states = tuple(autocast(s, dtype) for s in states)
+        params = [autocast(p, dtype) for p in params]
     _check(input, states, params)
     return input, states, params
+
+
+def autocast(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """What autocast makes of an argument: float64 is for those who asked for it, and stays."""
+    return t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t
 
 
 def step(
@@ -162,6 +167,9 @@ def step(
         RuntimeError: dtypes, devices or shapes do not fit.
     """
     input, states, params = _prepared(input, states, params)
+    if input.is_complex() or not states[0].shape[-1]:
+        made = _NATIVE[cell][1](input, states if len(states) == 2 else states[0], *params)
+        return made if len(states) == 2 else (made, made)
     c0 = states[1] if len(states) == 2 else None
     _, h, c, _ = _layer(
         cell, input.unsqueeze(0), states[0], c0, params, has_biases, None, reverse=False
@@ -184,11 +192,21 @@ def _recurrent(
     options: Options,
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
+    casting = autocasts(input.device.type)
     input, states, params = _prepared(input, states, params)
     if options is not PLAIN:
-        options = _cast(options, input)
+        options = _cast(options, input, casting)
+    elif input.is_complex():
+        numbers = (params, has_biases, num_layers, dropout, train, bidirectional)
+        hx = states if len(states) == 2 else states[0]
+        where = (input, batch_sizes, hx) if batch_sizes is not None else (input, hx)
+        tail = () if batch_sizes is not None else (batch_first,)
+        y, *native = _NATIVE[cell][0](*where, *numbers, *tail)
+        return y, tuple(native), None
     if batch_sizes is None and batch_first:
         input = input.transpose(0, 1)
+        if direct() and wants_graph((input, *params)):
+            input = input.contiguous()  # saved; what the caller does to his own is his own business
     if input.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     directions = 2 if bidirectional else 1
@@ -208,6 +226,9 @@ def _recurrent(
             args = (cell, x, h0[i], c0[i], own, has_biases, batch_sizes, direction == 1)
             if options is PLAIN:
                 y, h, c, c_all = _layer(*args)
+            elif casting:  # the dtypes are chosen; a layer norm within would choose its own
+                with torch.autocast(x.device.type, enabled=False):
+                    y, h, c, c_all = _with_options(options, i, train, args)
             else:
                 y, h, c, c_all = _with_options(options, i, train, args)
             outputs.append(y)
@@ -218,14 +239,33 @@ def _recurrent(
         if dropout > 0 and train and layer < num_layers - 1:
             x = _dropout(x, dropout, training=True)
     c_seq = torch.cat(cells, -1).to(x.dtype) if options.cell_states else None
-    if batch_sizes is None and batch_first:
-        x = x.transpose(0, 1)
-        c_seq = None if c_seq is None else c_seq.transpose(0, 1)
+    turned = batch_sizes is None and batch_first
+    x = _own(x, turned, saved=directions == 1)
+    if c_seq is not None:
+        c_seq = _own(c_seq, turned, saved=False)
     finals = [h_n, c_n][: len(states)]
-    stacked = tuple(f[0].unsqueeze(0) if len(f) == 1 else torch.stack(f) for f in finals)
-    return x, stacked, c_seq
+    return x, tuple(torch.stack(f) for f in finals), c_seq
 
 
+def _own(y: Tensor, turned: bool, saved: bool) -> Tensor:
+    """A result as the caller's own, (B, T, .) if turned: no view, and free to be written to.
+
+    What backward needs of y is in memory that is copied once somebody writes to it, and not before.
+    """
+    if not direct():
+        return y.transpose(0, 1) if turned else y
+    if saved and y.requires_grad:
+        y = torch._lazy_clone(y)
+    return y.transpose_(0, 1) if turned else y
+
+
+# torch's own layer and cell, for what the kernels do not take: complex numbers, no units.
+_NATIVE: dict[Cell, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    Cell.LSTM: (torch.lstm, torch.lstm_cell),
+    Cell.GRU: (torch.gru, torch.gru_cell),
+    Cell.RNN_TANH: (torch.rnn_tanh, torch.rnn_tanh_cell),
+    Cell.RNN_RELU: (torch.rnn_relu, torch.rnn_relu_cell),
+}
 _Args = tuple[
     Cell, Tensor, Tensor, Tensor | None, Sequence[Tensor], bool, Tensor | None, bool
 ]  # of _layer
@@ -245,8 +285,9 @@ def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
     layer: Callable[..., _Made] = _layer
     if beside is not None:
         layer = partial(_extended_layer, extras=beside, gain_ih=gain)
-    if options.recompute and torch.is_grad_enabled():
-        # No random numbers are drawn within, so there is no generator to rewind.
+    if options.recompute and torch.is_grad_enabled() and (direct() or is_compiling()):
+        # No random numbers are drawn within, so there is no generator to rewind. The transforms
+        # of torch.func cannot run a checkpoint; there the option is without effect.
         made: _Made = checkpoint(
             layer,
             *args,
@@ -258,12 +299,22 @@ def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
     return layer(*args, cells=options.cell_states)
 
 
-def _cast(options: Options, like: Tensor) -> Options:
-    """Tensors of the options in the dtype of the layers, which autocast may have changed."""
+def _cast(options: Options, like: Tensor, casting: bool) -> Options:
+    """Tensors of the options in the dtype of the layers: by autocast, like all else, or as given.
+
+    Gains of a layer norm are the module's own, and follow its weights.
+    """
     by = options.reset_state
+    if by is not None and casting:
+        by = tuple(autocast(t, like.dtype) for t in by)
+    for t in by or ():
+        if t.dtype != like.dtype:
+            raise RuntimeError(
+                "Input and reset_state tensors are not the same dtype, found input tensor with "
+                f"{_type_name(like.dtype)} and reset_state tensor with {_type_name(t.dtype)}"
+            )
     return options._replace(
-        reset_state=None if by is None else tuple(t.to(like.dtype) for t in by),
-        norms=[[t.to(like.dtype) for t in each] for each in options.norms],
+        reset_state=by, norms=[[t.to(like.dtype) for t in each] for each in options.norms]
     )
 
 

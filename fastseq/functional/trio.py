@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fastseq.autograd import ReLULRNMaxPool2d
+from fastseq import autograd
 from fastseq.functional.lrn import DTYPES, local_response_norm
 from fastseq.functional.pool import Size, max_pool2d, poolable, window_of
 
@@ -53,9 +52,7 @@ def relu_lrn_max_pool2d(
         pooled = max_pool2d(y, kernel_size, stride, padding, dilation, ceil_mode)
         assert isinstance(pooled, Tensor)
         return pooled
-    numbers = (size, float(alpha), float(beta), float(k))
-    if torch.is_grad_enabled() and x.requires_grad:
-        out: tuple[Tensor, Tensor] = ReLULRNMaxPool2d.apply(x, *numbers, window, ceil_mode)
-    else:
-        out = torch.ops.fastseq.relu_lrn_max_pool2d(x, *numbers, *window, ceil_mode, False)
+    out: tuple[Tensor, Tensor] = autograd.relu_lrn_max_pool2d(
+        x, size, float(alpha), float(beta), float(k), *window, ceil_mode, False
+    )
     return out[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,35 @@ from fastseq.functional import Options
 from fastseq.functional.options import PLAIN
 
 _States = tuple[Tensor, ...]
+
+
+def _option(name: str, check: Callable[[Any, Any], Any]) -> Any:
+    """An option as an attribute: checked when it is assigned, so that a call need not look.
+
+    Args:
+        name: of the attribute; its default is the class attribute _name.
+        check: makes the value of the module and what was assigned, or raises.
+    """
+    kept = f"_{name}"
+
+    def get(module: Beyond) -> Any:
+        return getattr(module, kept)
+
+    def put(module: Beyond, value: Any) -> None:
+        setattr(module, kept, check(module, value))
+        module._plain = not any((*module._zoneout, *(getattr(module, k) for k in _SWITCHES)))
+
+    return property(get, put)
+
+
+# What makes a module more than torch.nn's where it is not zero, beside zoneout.
+_SWITCHES = (
+    "_layer_norm",
+    "_recurrent_dropout",
+    "_weight_dropout",
+    "_recompute",
+    "_return_cell_states",
+)
 
 
 class Beyond(nn.RNNBase):
@@ -47,13 +76,25 @@ class Beyond(nn.RNNBase):
         ValueError: an option is out of range, or does not belong to this kind of cell.
     """
 
-    layer_norm = False
-    recurrent_dropout = 0.0
-    zoneout: tuple[float, float] = (0.0, 0.0)
-    weight_dropout = 0.0
-    recompute = False
-    return_cell_states = False
+    # Defaults, which a swapped module has.
+    _layer_norm = False
+    _recurrent_dropout = 0.0
+    _zoneout: tuple[float, float] = (0.0, 0.0)
+    _weight_dropout = 0.0
+    _recompute = False
+    _return_cell_states = False
     _plain = True  # none of them is in use
+
+    layer_norm = _option("layer_norm", lambda module, yes: _with_gains(module, yes))
+    recurrent_dropout = _option(
+        "recurrent_dropout", lambda _, p: _probability("recurrent_dropout", p)
+    )
+    zoneout = _option("zoneout", lambda module, p: _zones(module.mode, p))
+    weight_dropout = _option("weight_dropout", lambda _, p: _probability("weight_dropout", p))
+    recompute = _option("recompute", lambda _, yes: bool(yes))
+    return_cell_states = _option(
+        "return_cell_states", lambda module, yes: _with_cell_states(module.mode, yes)
+    )
 
     def __init__(
         self,
@@ -67,35 +108,20 @@ class Beyond(nn.RNNBase):
         return_cell_states: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(mode, *args, **kwargs)
-        if return_cell_states and mode != "LSTM":
-            raise ValueError(f"return_cell_states belongs to LSTM; {mode} has no cell states")
-        self.recurrent_dropout = _probability("recurrent_dropout", recurrent_dropout)
-        self.weight_dropout = _probability("weight_dropout", weight_dropout)
-        self.zoneout = self._zones(zoneout)
-        self.layer_norm, self.recompute = layer_norm, recompute
+        nn.RNNBase.__init__(self, mode, *args, **kwargs)
         self.return_cell_states = return_cell_states
-        regularised = self.recurrent_dropout or self.weight_dropout or any(self.zoneout)
-        weight: Tensor = self._flat_weights[0]  # type: ignore[assignment]
-        self._plain = not (layer_norm or recompute or return_cell_states or regularised)
+        self.recurrent_dropout = recurrent_dropout
+        self.weight_dropout = weight_dropout
+        self.zoneout = zoneout
+        self.recompute = recompute
         if layer_norm:
+            weight = self.weight_ih_l0
             where: Any = {"device": weight.device, "dtype": weight.dtype}
             for suffix in self._suffixes():
                 for name, size in self._norm_sizes():
                     setattr(self, f"{name}_{suffix}", nn.Parameter(torch.empty(size, **where)))
+            self.layer_norm = True
             self.reset_parameters()
-
-    def _zones(self, zoneout: float | Sequence[float]) -> tuple[float, float]:
-        if isinstance(zoneout, Sequence):
-            if self.mode != "LSTM" or len(zoneout) != 2:
-                raise ValueError(
-                    f"zoneout should be one number, or for an LSTM a pair for h and c, "
-                    f"got {zoneout!r} for {self.mode}"
-                )
-            h, c = zoneout
-        else:
-            h, c = zoneout, zoneout if self.mode == "LSTM" else 0.0
-        return _probability("zoneout", h), _probability("zoneout", c)
 
     def _suffixes(self) -> list[str]:
         ends = ("", "_reverse") if self.bidirectional else ("",)
@@ -197,6 +223,7 @@ class Beyond(nn.RNNBase):
         if reset_state is not None and reset is None:
             raise ValueError("reset_state was passed without reset, the mask that says where")
         if reset is not None:
+            reset = torch.as_tensor(reset)
             if reset.dtype != torch.bool:
                 raise TypeError(f"reset should be a bool tensor, got {reset.dtype}")
             shape = (rows, length) if self.batch_first else (length, rows)
@@ -223,7 +250,39 @@ class Beyond(nn.RNNBase):
         return options._replace(lengths=lengths, reset=reset, reset_state=reset_state)
 
 
-def _probability(name: str, p: float) -> float:
+def _probability(name: str, p: Any) -> float:
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0.0 <= p < 1.0:
         raise ValueError(f"{name} should be a probability, at least 0 and less than 1, got {p!r}")
     return float(p)
+
+
+def _zones(mode: str, zoneout: Any) -> tuple[float, float]:
+    """Probabilities for h and c."""
+    if isinstance(zoneout, Sequence):
+        if mode != "LSTM" and tuple(zoneout[1:]) == (0.0,):  # as it is kept
+            zoneout = zoneout[0]
+        elif mode != "LSTM" or len(zoneout) != 2:
+            raise ValueError(
+                f"zoneout should be one number, or for an LSTM a pair for h and c, "
+                f"got {zoneout!r} for {mode}"
+            )
+    if isinstance(zoneout, Sequence):
+        h, c = zoneout
+    else:
+        h, c = zoneout, zoneout if mode == "LSTM" else 0.0
+    return _probability("zoneout", h), _probability("zoneout", c)
+
+
+def _with_cell_states(mode: str, yes: Any) -> bool:
+    if yes and mode != "LSTM":
+        raise ValueError(f"return_cell_states belongs to LSTM; {mode} has no cell states")
+    return bool(yes)
+
+
+def _with_gains(module: Beyond, yes: Any) -> bool:
+    if yes and not hasattr(module, "norm_ih_l0"):
+        raise AttributeError(
+            "layer_norm=True was assigned to a module that was built without its parameters; "
+            "pass it to the constructor"
+        )
+    return bool(yes)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 
 from fastseq import _invariance, functional
+from fastseq.autograd import below_autograd, direct
 from fastseq.ops import STEP, Cell
 
 
@@ -31,9 +31,9 @@ class _Cell(nn.RNNCellBase):
         """
         if (
             torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
+            or not direct()
+            or functional.autocasts(input.device.type)
             or _invariance.on()
-            or is_compiling()
             or input.dim() != 2
         ):
             return None
@@ -44,9 +44,11 @@ class _Cell(nn.RNNCellBase):
                 h, c = zeros, zeros if cell == Cell.LSTM else None
             else:
                 h, c = hx if len(hx) == 2 else (hx[0], None)
-            made: tuple[Tensor, Tensor] = STEP(
-                input, h, c, p["weight_ih"], p["weight_hh"], p["bias_ih"], p["bias_hh"], cell
-            )
+            made: tuple[Tensor, Tensor]
+            with below_autograd():
+                made = STEP(
+                    input, h, c, p["weight_ih"], p["weight_hh"], p["bias_ih"], p["bias_hh"], cell
+                )
         except (KeyError, RuntimeError, ValueError, TypeError, IndexError):
             return None
         return made
@@ -67,6 +69,8 @@ class _Cell(nn.RNNCellBase):
         if input.dim() not in (1, 2):
             raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if states is not None:
+            if len(states) != len(names):
+                raise RuntimeError("lstm_cell expects two hidden states")
             for name, state in zip(names, states, strict=True):
                 if state.dim() not in (1, 2):
                     raise ValueError(

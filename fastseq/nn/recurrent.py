@@ -1,8 +1,9 @@
 """``LSTM``, ``GRU`` and ``RNN``: torch.nn's modules on fastseq's kernels.
 
 They share constructor arguments, parameter names, initialisation, state_dict and errors with
-torch.nn; what they do beyond it is in ``fastseq.nn.beyond``. They derive from ``nn.RNNBase`` and
-not from ``nn.LSTM``: Dynamo breaks the graph at the latter.
+torch.nn; what they do beyond it is in ``fastseq.nn.beyond``. Each is a subclass of its namesake, so
+that code which asks ``isinstance(m, nn.LSTM)`` finds them (``fastseq._dynamo`` tells the compiler
+that it need not fear these).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _Recurrent(Beyond):
     # The words in which torch.nn's module of that name complains.
     _input_error: str
     _state_error = "hx should also be {0}-D but got {1}-D tensor"
+    _assigned = False  # whether the list of weights is the caller's
 
     def flatten_parameters(self) -> None:
         """Do nothing: the kernels read parameters where they are. Kept for nn.LSTM's callers."""
@@ -38,6 +40,12 @@ class _Recurrent(Beyond):
         # which cannot be deep-copied, and to make which a spectral norm takes a step.
         self._flat_weights = [self._parameters.get(name) for name in self._flat_weights_names]
         self._flat_weight_refs = [_GONE] * len(self._flat_weights)
+        self._assigned = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_flat_weights":  # by somebody who wants his own weights to be read
+            self._assigned = True
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""
@@ -58,6 +66,8 @@ class _Recurrent(Beyond):
 
     def _params(self) -> list[Tensor]:
         # Read at every call: a list kept from before goes stale under parametrize and pruning.
+        if self._assigned:
+            return self._flat_weights  # type: ignore[return-value]
         own = self._parameters
         try:
             return [own[name] for name in self._flat_weights_names]  # type: ignore[misc]
@@ -183,6 +193,19 @@ class _Recurrent(Beyond):
         )
 
 
+def _two(hx: Any) -> _States | None:
+    """The states of an LSTM, which torch.lstm takes as a tuple or a list."""
+    if hx is None:
+        return None
+    if not isinstance(hx, (tuple, list)):
+        raise TypeError(
+            f"LSTM: hx should be a tuple of tensors (h_0, c_0), got {type(hx).__name__}"
+        )
+    if len(hx) != 2:
+        raise RuntimeError("lstm expects two hidden states")
+    return tuple(hx)
+
+
 def _one(state: Tensor | None) -> _States | None:
     return None if state is None else (state,)
 
@@ -191,7 +214,7 @@ def _permuted(state: Tensor, order: Tensor | None) -> Tensor:
     return state if order is None else state.index_select(1, order)
 
 
-class LSTM(_Recurrent):
+class LSTM(_Recurrent, nn.LSTM):
     """Drop-in for ``torch.nn.LSTM``: the same arguments, parameters, results and errors.
 
     Args:
@@ -230,10 +253,6 @@ class LSTM(_Recurrent):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__("LSTM", *args, **kwargs)
 
-    get_expected_cell_size = nn.LSTM.get_expected_cell_size
-    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
-    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
-
     def _state_sizes(self) -> tuple[int, ...]:
         return (self.proj_size or self.hidden_size, self.hidden_size)
 
@@ -258,10 +277,10 @@ class LSTM(_Recurrent):
         reset_state: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
         """Return (output, (h_n, c_n)); shapes as in the class's description."""
-        return self._run(input, hx, lengths, reset, reset_state)
+        return self._run(input, _two(hx), lengths, reset, reset_state)
 
 
-class GRU(_Recurrent):
+class GRU(_Recurrent, nn.GRU):
     """Drop-in for ``torch.nn.GRU``: the same arguments, parameters, results and errors.
 
     Args and Shapes: as ``LSTM``, without ``proj_size``, and with one state h (L*D, B, H).
@@ -298,7 +317,7 @@ class GRU(_Recurrent):
         return output, states[0]
 
 
-class RNN(_Recurrent):
+class RNN(_Recurrent, nn.RNN):
     """Drop-in for ``torch.nn.RNN``: the same arguments, parameters, results and errors.
 
     Args and Shapes: as ``GRU``, with ``nonlinearity`` "tanh" or "relu" in fourth place.

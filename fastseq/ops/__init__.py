@@ -1,8 +1,10 @@
 """Typed Python face of ``torch.ops.fastseq``: calls, output shapes for tracing, batching for vmap.
 
-These have no gradients (``fastseq.autograd`` does) and say so when one is asked of them.
+Their derivatives are registered by ``fastseq.autograd``.
 """
 
+from fastseq import _library as _library  # registers the ops
+from fastseq.ops import layer_cuda as layer_cuda  # registers its kernels
 from fastseq.ops.extended_layer import (
     KERNEL_DEVICES,
     ExtendedBackward,

@@ -10,15 +10,6 @@ from torch import Tensor
 from fastseq import _library as _library  # registers the ops
 
 
-def refuse_gradients(*tensors: Tensor | None) -> None:
-    """Raise where autograd would lose a gradient without a word."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        raise RuntimeError(
-            "fastseq.ops has no gradients, and an argument requires one. Use fastseq.functional "
-            "or fastseq.autograd, or call this under torch.no_grad()."
-        )
-
-
 def channels_last(x: Tensor) -> bool:
     """Whether the strides suggest (N, H, W, C): c10's rule, which takes doubtful cases as NCHW."""
     shape, strides = x.shape, x.stride()

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import refuse_gradients
 from fastseq.ops._vmap import one_at_a_time
 from fastseq.ops.layer import Wanted, _layer_backward_fake
 from fastseq.ops.recurrence import Cell, _recurrence_fake, _rows
@@ -101,10 +100,8 @@ def extended_layer(
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit together, a length is not between 0 and
-            T, or a gradient would be lost.
+            T.
     """
-    refuse_gradients(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    refuse_gradients(extras.reset_h, extras.reset_c, *extras[7:10])
     return ExtendedForward(
         *torch.ops.fastseq.extended_layer(
             x,
@@ -139,15 +136,17 @@ def _backward_fake(
     grad_h_n: Tensor | None,
     grad_c_n: Tensor | None,
     grad_cells: Tensor | None,
-    x: Tensor,
     y: Tensor,
     gates: Tensor,
     cells: Tensor,
     products: Tensor,
+    x: Tensor,
     h0: Tensor,
     c0: Tensor | None,
     weight_ih: Tensor | None,
     weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     batch_sizes: Tensor | None,
     *rest: Any,

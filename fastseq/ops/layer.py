@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import refuse_gradients
 from fastseq.ops.recurrence import Cell, Forward, _recurrence_fake, _rows
 
 
@@ -69,9 +68,8 @@ def layer(
         save: keep what backward needs.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit together, or a gradient would be lost.
+        RuntimeError: shapes, dtypes or devices do not fit together.
     """
-    refuse_gradients(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     return Forward(
         *torch.ops.fastseq.layer(
             x,
@@ -111,8 +109,6 @@ def layer_backward(
     wanted: int,
 ) -> LayerBackward:
     """Gradients of ``layer``; arguments as forward returned them, ``wanted`` of ``Wanted``."""
-    refuse_gradients(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells)
-    refuse_gradients(x, y, gates, cells, h0, c0, weight_ih, weight_hh, weight_hr)
     return LayerBackward(
         *torch.ops.fastseq.layer_backward(
             grad_y,

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import refuse_gradients
-
 
 def linear(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     """``x W^T``, or ``x W`` if turned.
@@ -22,9 +20,8 @@ def linear(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
         (..., M), or (..., K).
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or a gradient would be lost.
+        RuntimeError: shapes, dtypes or devices do not fit.
     """
-    refuse_gradients(x, weight)
     y: Tensor = torch.ops.fastseq.linear(x, weight, turned)
     return y
 
@@ -49,8 +46,3 @@ def _vmap(
         for i in range(info.batch_size)
     ]
     return torch.stack(made), 0
-
-
-torch.library.impl(
-    "fastseq::linear", "CUDA", lambda x, weight, turned: x @ (weight if turned else weight.t())
-)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, refuse_gradients, unfold
+from fastseq.ops._common import channels_last, fold, new_images, unfold
 
 
 def local_response_norm(
@@ -27,9 +27,8 @@ def local_response_norm(
         The same shape and dtype, dense in x's memory format.
 
     Raises:
-        RuntimeError: the shape or dtype does not fit, or a gradient would be lost.
+        RuntimeError: the shape or dtype does not fit.
     """
-    refuse_gradients(x)
     y: Tensor = torch.ops.fastseq.local_response_norm(x, size, alpha, beta, k, within_channel)
     return y
 
@@ -38,7 +37,6 @@ def local_response_norm_backward(
     grad_y: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, within_channel: bool
 ) -> Tensor:
     """The gradient of x; arguments as for the forward op."""
-    refuse_gradients(grad_y, x)
     grad_x: Tensor = torch.ops.fastseq.local_response_norm_backward(
         grad_y, x, size, alpha, beta, k, within_channel
     )

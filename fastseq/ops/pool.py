@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, refuse_gradients, unfold
+from fastseq.ops._common import channels_last, fold, new_images, unfold
 
 Pair = tuple[int, int]
 
@@ -57,9 +57,8 @@ def max_pool2d(x: Tensor, window: Window, ceil_mode: bool, save: bool) -> Pooled
         save: keep what backward needs.
 
     Raises:
-        RuntimeError: the shapes do not fit, or a gradient would be lost.
+        RuntimeError: the shapes do not fit.
     """
-    refuse_gradients(x)
     return Pooled(*torch.ops.fastseq.max_pool2d(x, *window, ceil_mode, save))
 
 
@@ -67,7 +66,6 @@ def max_pool2d_backward(
     grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
 ) -> Tensor:
     """The gradient of x, of so many pixels, in the memory format channels_last if ``last``."""
-    refuse_gradients(grad_y)
     grad_x: Tensor = torch.ops.fastseq.max_pool2d_backward(
         grad_y, offsets, height, width, last, *window
     )

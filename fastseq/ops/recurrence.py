@@ -13,8 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import refuse_gradients
-
 
 class Cell(IntEnum):
     """Cell codes of the op schemas; the same as ``fastseq::Cell`` in C++."""
@@ -82,9 +80,8 @@ def recurrence(
         save: keep what backward needs.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit together, or a gradient would be lost.
+        RuntimeError: shapes, dtypes or devices do not fit together.
     """
-    refuse_gradients(pre, h0, c0, weight_hh, bias_hn, weight_hr)
     return Forward(
         *torch.ops.fastseq.recurrence(
             pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, int(cell), reverse, save
@@ -110,9 +107,6 @@ def recurrence_backward(
     reverse: bool,
 ) -> Backward:
     """Run the time loop of back-propagation through time; arguments as forward returned them."""
-    refuse_gradients(
-        grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0, weight_hh
-    )
     return Backward(
         *torch.ops.fastseq.recurrence_backward(
             grad_y,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import refuse_gradients
 from fastseq.ops._vmap import one_at_a_time
 from fastseq.ops.recurrence import Cell
 
@@ -40,9 +39,8 @@ def step(
         h' (B, H), and c' (B, H), empty but for LSTM.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit together, or a gradient would be lost.
+        RuntimeError: shapes, dtypes or devices do not fit together.
     """
-    refuse_gradients(x, h, c, weight_ih, weight_hh, bias_ih, bias_hh)
     made: tuple[Tensor, Tensor] = STEP(x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, int(cell))
     return made
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, refuse_gradients, unfold
+from fastseq.ops._common import channels_last, fold, new_images, unfold
 from fastseq.ops.pool import Pooled, Window, pooled_like, unfold_pooled
 
 
@@ -34,9 +34,8 @@ def relu_lrn_max_pool2d(
         save: keep what backward needs.
 
     Raises:
-        RuntimeError: the shapes do not fit, or a gradient would be lost.
+        RuntimeError: the shapes do not fit.
     """
-    refuse_gradients(x)
     return Pooled(
         *torch.ops.fastseq.relu_lrn_max_pool2d(x, size, alpha, beta, k, *window, ceil_mode, save)
     )
@@ -53,7 +52,6 @@ def relu_lrn_max_pool2d_backward(
     window: Window,
 ) -> Tensor:
     """The gradient of x."""
-    refuse_gradients(grad_y, x)
     grad_x: Tensor = torch.ops.fastseq.relu_lrn_max_pool2d_backward(
         grad_y, offsets, x, size, alpha, beta, k, *window
     )

@@ -6,12 +6,14 @@ waits for a device.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from fastseq.ops import Cell, ExtendedForward, Extras
-from fastseq.reference.layer import _biases
+from fastseq.ops import Cell, ExtendedBackward, ExtendedForward, Extras, Wanted
+from fastseq.ops.layer_cuda import input_biases
 
 
 def extended_layer(
@@ -39,7 +41,7 @@ def extended_layer(
     if weight_ih is None:
         pre, bias_hn = x, bias_hh
     else:
-        bias, bias_hn = _biases(kind, bias_ih, bias_hh)
+        bias, bias_hn = input_biases(kind, bias_ih, bias_hh)
         pre = linear(x, weight_ih, bias)
     if batch_sizes is None:
         steps: list[tuple[Tensor, slice]] = [(row, slice(None)) for row in pre.unbind(0)]
@@ -152,3 +154,64 @@ def _cell(
         return (1 - z) * n + z * h_prev, None, torch.cat([r, z, n, q], -1)
     h = (x + w).tanh() if kind == Cell.RNN_TANH else (x + w).relu()
     return h, None, h
+
+
+# The op's arguments: x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr; batch_sizes; the
+# extras' tensors and epsilon; cell, reverse.
+TENSORS = 8
+EXTRAS = slice(TENSORS + 1, TENSORS + len(Extras._fields))
+# Where in these arguments each result of the backward op belongs.
+RESULTS = (
+    *range(TENSORS),
+    *(EXTRAS.start + Extras._fields.index(name) for name in ("reset_h", "reset_c")),
+    *(EXTRAS.start + Extras._fields.index(name) for name in ("norm_hh", "norm_c", "norm_c_bias")),
+)
+
+
+def extended_layer_backward(*args: Any) -> ExtendedBackward:
+    """Gradients of ``extended_layer`` by PyTorch's autograd, from the layer's arguments.
+
+    Args:
+        args: as ``torch.ops.fastseq.extended_layer_backward`` takes them: gradients of y, h_n, c_n
+            and cells; y, gates, cells and products, which are not read; the layer's arguments; and
+            ``wanted``.
+    """
+    grads, inputs = args[:4], list(args[8:-4])
+    epsilon, cell, reverse, wanted = args[-4:]
+    x, weight_ih, reset = inputs[0], inputs[3], inputs[EXTRAS.start + 1]
+    flags = (
+        Wanted.INPUT,
+        None,  # states always
+        None,
+        Wanted.WEIGHT_IH,
+        Wanted.WEIGHT_HH,
+        Wanted.BIASES,
+        Wanted.BIASES if weight_ih is not None else None,  # b_hn, beside a layer norm
+        Wanted.WEIGHT_HR,
+    )
+    asked = []
+    for n, place in enumerate(RESULTS):
+        flag = flags[n] if n < TENSORS else None
+        replaced = n < TENSORS or n >= TENSORS + 2 or reset is not None
+        if inputs[place] is not None and replaced and (flag is None or flag & wanted):
+            asked.append(place)
+
+    def layer(*values: Tensor) -> tuple[Tensor, ...]:
+        every: Any = list(inputs)
+        for place, value in zip(asked, values, strict=True):
+            every[place] = value
+        extras = Extras._make([*every[EXTRAS], epsilon])
+        head: Any = [*every[: TENSORS + 1], extras, cell, reverse]
+        made = extended_layer(*head)
+        outputs = (made.y, made.h_n, made.c_n, made.cells)
+        return tuple(o for o, g in zip(outputs, grads, strict=True) if g is not None)
+
+    found = dict.fromkeys(RESULTS, x.new_empty(0))
+    given = [g for g in grads if g is not None]
+    if given:
+        outputs, pull = torch.func.vjp(layer, *(inputs[place] for place in asked))[:2]
+        cast = tuple(g.to(o.dtype) for g, o in zip(given, outputs, strict=True))
+        found.update(zip(asked, pull(cast), strict=True))
+    else:
+        found.update((place, torch.zeros_like(inputs[place])) for place in asked)
+    return ExtendedBackward(*(found[place] for place in RESULTS))

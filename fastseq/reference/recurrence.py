@@ -106,6 +106,12 @@ def _previous(all_rows: Tensor, first: Tensor, steps: list[slice]) -> Iterator[T
         state = _with_rows(state, all_rows[rows])
 
 
+def previous_states(y: Tensor, h0: Tensor, batch_sizes: Tensor | None, reverse: bool) -> Tensor:
+    """Row by row of ``_flat(y)`` the hidden state before it."""
+    rows = list(_previous(_flat(y), h0, _steps(y, batch_sizes, reverse)))
+    return torch.cat(rows[::-1] if reverse else rows)
+
+
 def recurrence_backward(
     grad_y: Tensor | None,
     grad_h_n: Tensor | None,

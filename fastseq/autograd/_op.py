@@ -1,0 +1,147 @@
+"""An op with its derivatives: every way into it meets the same questions, in the same order.
+
+Does an argument carry a tangent? Then the op is computed by its formula, whose parts are PyTorch's
+own operators and know forward mode. Does one require a gradient? Then the op is a node of the
+graph. Else it is the kernel alone.
+
+The questions stand in a kernel of the dispatcher's Autograd key, so that they are asked of a raw
+``torch.ops.fastseq`` call, an exported program and a traced function, too. From Python, where
+nobody but autograd looks at what is called, the round through the dispatcher is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.compiler import is_compiling
+
+_LIBRARY = torch.library.Library("fastseq", "FRAGMENT")
+_transforming = torch._C._are_functorch_transforms_active
+_tracing = torch._C._get_tracing_state
+
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
+
+def direct() -> bool:
+    """Whether nobody but autograd looks at the ops that are called.
+
+    Compilers, export and ``torch.jit.trace`` record them, the transforms of ``torch.func`` and
+    forward mode interpret them: they must see the op itself.
+    """
+    return not (
+        is_compiling()
+        or forward_ad._current_level >= 0
+        or _transforming()
+        or _tracing() is not None
+    )
+
+
+def wants_graph(tensors: tuple[Any, ...]) -> bool:
+    """Whether autograd asks for gradients of one of these tensors, of which some may be None."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
+
+
+def _has_tangent(tensors: tuple[Any, ...]) -> bool:
+    return forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    )
+
+
+class Op:
+    """An op of ``torch.ops.fastseq`` with derivatives of every order and mode.
+
+    Args:
+        name: of the op, whose tensor arguments come first in its schema.
+        function: the ``torch.autograd.Function`` that takes the op's arguments; None where the
+            formula serves.
+        formula: the op in PyTorch's operators, with the op's arguments and results.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: type[torch.autograd.Function] | None,
+        formula: Callable[..., Any],
+    ) -> None:
+        self.op = getattr(torch.ops.fastseq, name).default
+        self.formula = formula
+        self.count = sum("Tensor" in str(a.type) for a in self.op._schema.arguments)
+        self.apply: Callable[..., Any] = formula if function is None else function.apply
+        self._one_level = self.apply if function is None else _one_level(function)
+        _LIBRARY.impl(name, self._kernel, "Autograd")
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the op, by the shortest way."""
+        if not direct():
+            return self.op(*args)
+        if wants_graph(args[: self.count]):
+            return self.apply(*args)
+        with below_autograd():
+            return self.op(*args)
+
+    def _kernel(self, *args: Any) -> Any:
+        tensors = args[: self.count]
+        if _has_tangent(tensors):
+            made = self.formula(*args)
+            return tuple(made) if isinstance(made, tuple) else made
+        if wants_graph(tensors):
+            # A transform hands the tensors of its level to this kernel: it is that level's node.
+            return self._one_level(*args) if _transforming() else self.apply(*args)
+        with below_autograd():
+            return self.op(*args)
+
+
+def _one_level(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` for the tensors of a single level of ``torch.func``'s transforms."""
+
+    def forward(*args: Any) -> Any:
+        # Functions run with both modes off; the levels below this one have modes of their own.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return function.forward(*args)
+
+    methods = {key: vars(function)[key] for key in ("setup_context", "backward")}
+    methods["forward"] = staticmethod(forward)
+    twin: Any = type(function.__name__, (_SingleLevelFunction,), methods)
+
+    def apply(*args: Any) -> Any:
+        with enable_single_level_autograd_function():
+            return twin.apply(*args)
+
+    return apply
+
+
+def in_place(name: str) -> None:
+    """Let an op that has no derivatives and overwrites its arguments say both to autograd."""
+    op = getattr(torch.ops.fastseq, name).default
+    arguments = op._schema.arguments
+    count = sum("Tensor" in str(a.type) for a in arguments)
+    written = [i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write]
+
+    def kernel(*args: Any) -> Any:
+        if wants_graph(args[:count]) or _has_tangent(args[:count]):
+            raise RuntimeError(
+                f"torch.ops.fastseq.{name} overwrites its arguments and has no derivatives, and "
+                "one is asked for. Call the module, or this under torch.no_grad()."
+            )
+        with below_autograd():
+            made = op(*args)
+        overwritten(*(args[i] for i in written))
+        return made
+
+    _LIBRARY.impl(name, kernel, "Autograd")
+
+
+def overwritten(*tensors: Tensor | None) -> None:
+    """Tell autograd that tensors have changed, which only its own operators do by themselves."""
+    changed = [t for t in tensors if t is not None and not t.is_inference()]
+    torch.autograd.graph.increment_version(changed)

@@ -1,0 +1,184 @@
+"""The layer on CUDA: kernels for the time loop, ATen's products around it.
+
+``W_ih x`` of all steps before the loop, and after it the gradients of x and of the weights, are
+large matrix products, which a BLAS library does best. Nothing here waits for the device or copies
+to it, so that a call can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fastseq.ops.layer import LayerBackward, Wanted
+from fastseq.ops.recurrence import Cell, Forward
+
+
+def input_biases(
+    kind: Cell, bias_ih: Tensor | None, bias_hh: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Biases as the input product and the time loop take them: (input side, GRU's b_hn)."""
+    if bias_hh is None:
+        return bias_ih, None
+    if bias_ih is None:
+        bias_ih = torch.zeros_like(bias_hh)
+    if kind != Cell.GRU:
+        return bias_ih + bias_hh, None
+    hidden = bias_ih.shape[0] // 3
+    # n = tanh(x_n + r (W h + b_hn)): this one bias is scaled by r and stays in the recurrence.
+    both = bias_ih[: 2 * hidden] + bias_hh[: 2 * hidden]
+    return torch.cat([both, bias_ih[2 * hidden :]]), bias_hh[2 * hidden :]
+
+
+def layer(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    cell: int,
+    reverse: bool,
+    save: bool,
+) -> Forward:
+    """``fastseq.ops.layer`` around ``fastseq.ops.recurrence``."""
+    bias, bias_hn = input_biases(Cell(cell), bias_ih, bias_hh)
+    pre = linear(x, weight_ih, bias)
+    return Forward(
+        *torch.ops.fastseq.recurrence(
+            pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save
+        )
+    )
+
+
+def layer_backward(
+    grad_y: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_gates: Tensor | None,
+    grad_cells: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    cell: int,
+    reverse: bool,
+    wanted: int,
+) -> LayerBackward:
+    """``fastseq.ops.layer_backward`` around ``fastseq.ops.recurrence_backward``."""
+    kind = Cell(cell)
+    hidden = weight_hh.shape[0] // kind.gates
+    grad_pre, grad_aux, grad_h0, grad_c0 = torch.ops.fastseq.recurrence_backward(
+        grad_y,
+        grad_h_n,
+        grad_c_n,
+        grad_gates,
+        grad_cells,
+        y,
+        gates,
+        cells,
+        h0,
+        c0,
+        weight_hh,
+        weight_hr,
+        batch_sizes,
+        cell,
+        reverse,
+    )
+    none = y.new_empty(0)
+    grad_x = grad_w = grad_u = grad_b = grad_d = grad_r = none
+    if wanted & Wanted.INPUT:
+        grad_x = grad_pre @ weight_ih
+    if wanted & Wanted.WEIGHT_IH:
+        grad_w = _rows(grad_pre).t() @ _rows(x)
+    sides = [grad_pre]  # gradients of the recurrent side of the gates
+    if kind == Cell.GRU:
+        sides = [grad_pre[..., : 2 * hidden], grad_aux]
+    if wanted & Wanted.WEIGHT_HH:
+        parts = [_recurrent_product(side, y, h0, batch_sizes, reverse) for side in sides]
+        grad_u = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if wanted & Wanted.BIASES:
+        grad_b = _rows(grad_pre).sum(0)
+        grad_d = torch.cat([_rows(side).sum(0) for side in sides])
+    if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
+        before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
+        grad_r = _rows(grad_aux).t() @ _rows(before)
+    return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(0, -2)
+
+
+def _recurrent_product(
+    grad: Tensor, y: Tensor, h0: Tensor, batch_sizes: Tensor | None, reverse: bool
+) -> Tensor:
+    """Sum over rows of the gradient of ``W_hh h'`` times the state h' that it was multiplied by."""
+    if batch_sizes is not None:
+        return grad.t() @ torch.cat(_previous_rows(y, h0, batch_sizes.tolist(), reverse))
+    here, edge, before = (
+        (slice(None, -1), -1, slice(1, None)) if reverse else (slice(1, None), 0, slice(None, -1))
+    )
+    product = grad[edge].t() @ h0
+    if y.shape[0] > 1:
+        product = torch.addmm(product, _rows(grad[here]).t(), _rows(y[before]))
+    return product
+
+
+def _previous_rows(y: Tensor, h0: Tensor, sizes: list[int], reverse: bool) -> list[Tensor]:
+    """The hidden state before each row of a packed batch, as pieces of y (N, R) and h0 (B, R).
+
+    Pieces, and not an index: that would be copied to the device.
+    """
+    steps = list(y.split(sizes))
+    if not reverse:
+        return [h0[: sizes[0]], *(rows[:n] for rows, n in zip(steps, sizes[1:], strict=False))]
+    pieces = []
+    for t, n in enumerate(sizes):
+        later = sizes[t + 1] if t + 1 < len(sizes) else 0
+        pieces += [*steps[t + 1 : t + 2], h0[later:n]]  # rows that end here begin with h0
+    return pieces
+
+
+def step(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    cell: int,
+) -> tuple[Tensor, Tensor]:
+    """``fastseq.ops.step``: a sequence of length one."""
+    made = layer(
+        x.unsqueeze(0), h, c, weight_ih, weight_hh, bias_ih, bias_hh, None, None, cell, False, False
+    )
+    return made.h_n, made.c_n
+
+
+def step_in_place(x: Tensor, h: Tensor, c: Tensor | None, *rest: Tensor) -> None:
+    """``fastseq.ops.STEP_``."""
+    h_next, c_next = step(x, h, c, *rest)  # type: ignore[arg-type]
+    h.copy_(h_next)
+    if c is not None:
+        c.copy_(c_next)
+
+
+torch.library.impl("fastseq::layer", "CUDA", layer)
+torch.library.impl("fastseq::layer_backward", "CUDA", layer_backward)
+torch.library.impl("fastseq::step", "CUDA", step)
+torch.library.impl("fastseq::step_", "CUDA", step_in_place)
+torch.library.impl(
+    "fastseq::linear", "CUDA", lambda x, weight, turned: x @ (weight if turned else weight.t())
+)
