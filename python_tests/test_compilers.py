@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +149,32 @@ def test_export_with_free_steps_and_batch() -> None:
         torch.testing.assert_close(loaded(*given), model(*given), rtol=0, atol=0)
 
 
-def test_export_without_gradients_saves_nothing_and_with_them_warns() -> None:
-    """An exported program is for inference: there is no autograd kernel to train it by."""
-    module, x = fastseq.LSTM(3, 4), numbers(5, 2, 3)
-    saves = []
-    for wanted in (True, False):
-        with torch.set_grad_enabled(wanted):
-            program = torch.export.export(module, (x,))
-        saves += [n.args[-1] for n in program.graph.nodes if "fastseq.layer" in str(n.target)]
-        if wanted:
-            with pytest.warns(UserWarning, match="an autograd kernel was not registered"):
-                program.module()(x)[0].sum().backward()
-    assert saves == [True, False]
+@pytest.mark.parametrize("grad", [True, False], ids=["gradients on", "no_grad"])
+@pytest.mark.parametrize("name", ["LSTM", "GRUCell", "layer norm", "images"])
+def test_exported_programs_train(name: str, grad: bool) -> None:
+    """The ops bring their gradients; activations are kept when one is asked for, and only then."""
+    torch.manual_seed(0)
+    model: nn.Module
+    model, x = {
+        "LSTM": (fastseq.LSTM(3, 4, num_layers=2), numbers(5, 2, 3)),
+        "GRUCell": (fastseq.GRUCell(3, 4), numbers(2, 3)),
+        "layer norm": (fastseq.GRU(3, 4, layer_norm=True), numbers(5, 2, 3)),
+        "images": (
+            nn.Sequential(
+                nn.Conv2d(2, 4, 3),
+                fastseq.LocalResponseNorm(3),
+                fastseq.MaxPool2d(2),
+                fastseq.ReLULRNMaxPool2d(),
+            ),
+            numbers(2, 2, 16, 16),
+        ),
+    }[name]
+    with torch.set_grad_enabled(grad):
+        program = torch.export.export(model, (x,)).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected, got = call(model, x), call(program, x)
+    assert_close(got, expected, 1e-6)
 
 
 class Encoder(nn.Module):

@@ -42,9 +42,14 @@ def outcome(function: Any, args: list[Any]) -> dict[str, Tensor]:
     return found
 
 
+def run(*args: Any) -> tuple[Tensor, ...]:
+    made: tuple[Tensor, ...] = ExtendedLayer.apply(*args, True)
+    return made
+
+
 def assert_agree(args: list[Any], tolerance: float = 1e-11) -> None:
     ours, theirs = (
-        outcome(lambda *a: ExtendedLayer.apply(*a, True), args),
+        outcome(run, args),
         outcome(reference_layer, args),
     )
     for name, value in theirs.items():
@@ -100,7 +105,7 @@ def test_16_bit(cell: Cell, features: str, dtype: torch.dtype) -> None:
     args = extended(cell, features, hidden=35, width=20, dtype=dtype)
     exact = [a.double() if isinstance(a, Tensor) and a.dtype == dtype else a for a in args]
     ours, theirs = (
-        outcome(lambda *a: ExtendedLayer.apply(*a, True), args),
+        outcome(run, args),
         outcome(reference_layer, exact),
     )
     for name, value in theirs.items():

@@ -1,7 +1,7 @@
 """Every op with its derivatives, callable; and the ``torch.autograd.Function`` behind each."""
 
 from fastseq.autograd import layer_vmap as layer_vmap  # registers its rules
-from fastseq.autograd._op import below_autograd, direct, overwritten, wants_graph
+from fastseq.autograd._op import below_autograd, direct, forward_mode, overwritten, wants_graph
 from fastseq.autograd.extended_layer import (
     ExtendedLayer,
     ExtendedLayerBackward,
@@ -32,6 +32,7 @@ __all__ = [
     "below_autograd",
     "direct",
     "extended_layer",
+    "forward_mode",
     "layer",
     "linear",
     "local_response_norm",

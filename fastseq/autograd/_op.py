@@ -28,6 +28,11 @@ _tracing = torch._C._get_tracing_state
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
+def forward_mode() -> bool:
+    """Whether there may be tangents: within ``forward_ad.dual_level`` or ``torch.func.jvp``."""
+    return forward_ad._current_level >= 0
+
+
 def direct() -> bool:
     """Whether nobody but autograd looks at the ops that are called.
 
@@ -52,7 +57,7 @@ def wants_graph(tensors: tuple[Any, ...]) -> bool:
 
 
 def _has_tangent(tensors: tuple[Any, ...]) -> bool:
-    return forward_ad._current_level >= 0 and any(
+    return forward_mode() and any(
         t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastseq import reference
-from fastseq.autograd._op import Op, below_autograd
+from fastseq.autograd._op import Op, below_autograd, forward_mode
 from fastseq.autograd._positional import positional
 from fastseq.autograd.layer import wanted_by
 from fastseq.ops import Extras
@@ -62,7 +62,10 @@ class ExtendedLayer(torch.autograd.Function):
         need = ctx.needs_input_grad
         if tensors[2] is None:  # no cell state: nothing can ask for its gradient
             grad_c_n = grad_cells = None
-        made = extended_layer_backward(
+        # The formula of the gradients is itself a vjp, which a transform that is at work on an op
+        # cannot begin: here, before the op is called, it can.
+        run = reference.extended_layer_backward if forward_mode() else extended_layer_backward
+        made = run(
             grad_y, grad_h_n, grad_c_n, grad_cells, y, gates, cells, products, *tensors,
             ctx.epsilon, ctx.cell, ctx.reverse, wanted_by(need),
         )  # fmt: skip

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, layer_norm
+from torch.nn.functional import dropout
 
 from fastseq import autograd
 from fastseq.ops import Cell, Extras
 from fastseq.ops.layer_cuda import input_biases
+from fastseq.reference import layer_norm
 
 
 class Options(NamedTuple):
@@ -115,8 +116,12 @@ def normed_input(
     bias_hh: Tensor | None,
     gain: Tensor,
     epsilon: float,
+    lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The normalized and biased input side of all steps, and GRU's bias b_hn, which stays out."""
     bias, bias_hn = input_biases(cell, bias_ih, bias_hh)
+    if lengths is not None:  # what lies beyond a length may be anything
+        steps = torch.arange(x.shape[0], device=x.device)
+        x = x.where((steps.unsqueeze(-1) < lengths).unsqueeze(-1), 0)
     product = autograd.linear(x, weight_ih, False)
-    return layer_norm(product, product.shape[-1:], gain, bias, epsilon).to(x.dtype), bias_hn
+    return layer_norm(product, gain, bias, epsilon).to(x.dtype), bias_hn

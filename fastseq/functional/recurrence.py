@@ -81,7 +81,9 @@ def _extended_layer(
     bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
     weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
     if gain_ih is not None:
-        x, bias_hh = normed_input(cell, x, params[0], bias_ih, bias_hh, gain_ih, extras.epsilon)
+        x, bias_hh = normed_input(
+            cell, x, params[0], bias_ih, bias_hh, gain_ih, extras.epsilon, extras.lengths
+        )
         weight_ih = bias_ih = None
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     code = int(cell)

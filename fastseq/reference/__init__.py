@@ -3,7 +3,7 @@
 Slow, and the same on every device. Arguments and results are those of ``fastseq.ops``.
 """
 
-from fastseq.reference.extended_layer import extended_layer, extended_layer_backward
+from fastseq.reference.extended_layer import extended_layer, extended_layer_backward, layer_norm
 from fastseq.reference.layer import layer, layer_backward
 from fastseq.reference.lrn import local_response_norm, local_response_norm_backward
 from fastseq.reference.pool import max_pool2d, max_pool2d_backward
@@ -15,6 +15,7 @@ __all__ = [
     "extended_layer_backward",
     "layer",
     "layer_backward",
+    "layer_norm",
     "local_response_norm",
     "local_response_norm_backward",
     "max_pool2d",

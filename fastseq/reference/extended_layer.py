@@ -10,10 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear
+from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.nn.functional import linear
 
 from fastseq.ops import Cell, ExtendedBackward, ExtendedForward, Extras, Wanted
 from fastseq.ops.layer_cuda import input_biases
+
+
+def layer_norm(x: Tensor, gain: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
+    """``gain (x - mean) / sqrt(variance + epsilon) + bias`` over the last dimension.
+
+    In forward mode by its formula, since the tangents of torch's layer_norm have wrong derivatives
+    themselves (torch 2.15: ``jacfwd(jacfwd(layer_norm))`` takes mean and variance for constants).
+    """
+    if forward_ad._current_level < 0:
+        return functional.layer_norm(x, x.shape[-1:], gain, bias, epsilon)
+    centred = x - x.mean(-1, keepdim=True)
+    y = centred * (centred.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    y = y if gain is None else y * gain
+    return y if bias is None else y + bias
 
 
 def extended_layer(
@@ -61,16 +77,14 @@ def extended_layer(
         product = linear(read, weight_hh)
         w = product
         if extras.norm_hh is not None:
-            w = layer_norm(product, product.shape[-1:], extras.norm_hh, None, extras.epsilon)
+            w = layer_norm(product, extras.norm_hh, None, extras.epsilon)
         now, c_now, gates = _cell(kind, row, w, h_prev, c_prev, bias_hn)
         if c_now is not None and c_prev is not None:
             if extras.zone_c is not None:
                 c_now = (1 - zones_c[t]) * c_now + zones_c[t] * c_prev
             inner = c_now
             if extras.norm_c is not None:
-                inner = layer_norm(
-                    c_now, c_now.shape[-1:], extras.norm_c, extras.norm_c_bias, extras.epsilon
-                )
+                inner = layer_norm(c_now, extras.norm_c, extras.norm_c_bias, extras.epsilon)
             now = gates[..., -inner.shape[-1] :] * inner.tanh()
             if weight_hr is not None:
                 now = linear(now, weight_hr)

@@ -61,7 +61,8 @@ def max_pool2d_backward(
     plane = grad_y.new_zeros(*grad_y.shape[:-2], height * width)
     grads = torch.where(inside, grad_y.flatten(-2), 0)
     grad_x = plane.scatter_add(-1, index, grads).reshape(*grad_y.shape[:-2], height, width)
-    return grad_x.contiguous(memory_format=torch.channels_last) if last else grad_x
+    # channels_last by permutation: under vmap there are no memory formats.
+    return grad_x.movedim(-3, -1).contiguous().movedim(-1, -3) if last else grad_x
 
 
 def pick(x: Tensor, offsets: Tensor, window: Window) -> Tensor:
