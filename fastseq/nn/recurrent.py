@@ -46,6 +46,8 @@ class _Recurrent(Beyond):
         super().__setattr__(name, value)
         if name == "_flat_weights":  # by somebody who wants his own weights to be read
             self._assigned = True
+        elif self._assigned and name in self._flat_weights_names:
+            self._assigned = False  # nn.RNNBase, too, drops the list when a weight has changed
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""

@@ -56,6 +56,9 @@ def _fake(
     bias_hh: Tensor | None,
     cell: int,
 ) -> tuple[Tensor, Tensor]:
+    for t in (h, weight_ih, weight_hh):  # on "meta" nobody else looks
+        if t.device != x.device:
+            raise RuntimeError(f"fastseq::step: x is on {x.device}, and others on {t.device}")
     shape = list(h.shape)
     return h.new_empty(shape), h.new_empty(shape if cell == Cell.LSTM else [0])
 
