@@ -13,7 +13,7 @@ import recipe_cases
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from fastseq.commands import app
-from fastseq.training import run
+from fastseq.recipes.shared import run
 
 KILLED_EPOCH, EPOCHS = 1, 3
 

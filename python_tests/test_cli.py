@@ -12,11 +12,11 @@ import torch
 pytest.importorskip("typer", reason="the cli extra is not installed")
 
 import typer.models
-from typer.testing import CliRunner
+from command_line import invoke
 
 import fastseq
 import fastseq.nn
-from fastseq.commands import app, shared, train
+from fastseq.commands import shared, train
 
 HIDE = """
 import sys
@@ -47,7 +47,7 @@ def without(hidden: list[str], *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_info_is_an_aligned_table() -> None:
-    result = CliRunner().invoke(app, ["info"])
+    result = invoke(["info"])
     assert result.exit_code == 0
     facts = fastseq.info()
     width = max(map(len, facts))
@@ -57,7 +57,7 @@ def test_info_is_an_aligned_table() -> None:
 
 
 def test_check_quick_passes() -> None:
-    result = CliRunner().invoke(app, ["check", "--quick"])
+    result = invoke(["check", "--quick"])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1].endswith("checks passed on cpu")
     for op in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
@@ -70,7 +70,7 @@ def test_check_fails_when_an_op_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
             return super().forward(*arguments) * 1.001
 
     monkeypatch.setattr(fastseq.nn, "GRUCell", Wrong)
-    result = CliRunner().invoke(app, ["check", "--quick"])
+    result = invoke(["check", "--quick"])
     assert result.exit_code == 1
     # Every GRUCell row and no other is a mismatch.
     wrong = [line for line in result.output.splitlines() if line.endswith("MISMATCH")]
@@ -81,7 +81,7 @@ def test_check_fails_when_an_op_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_check_refuses_a_device() -> None:
-    result = CliRunner().invoke(app, ["check", "--device", "abacus"])
+    result = invoke(["check", "--device", "abacus"])
     assert result.exit_code == 1
     assert result.stderr.startswith("fastseq: device is 'abacus'")
 
@@ -116,7 +116,7 @@ def recipes() -> dict[str, typer.models.CommandInfo]:
 @pytest.mark.parametrize("name", recipes())
 def test_options_are_the_fields_of_the_config(name: str) -> None:
     pytest.importorskip("lightning", reason="the train extra is not installed")
-    module = importlib.import_module(f"fastseq.training.{name}")
+    module = importlib.import_module(f"fastseq.recipes.{name}.config")
     config = getattr(module, f"{name.capitalize()}Config")
     given = inspect.signature(recipes()[name].callback).parameters
     options = shared.options({key: value.default for key, value in given.items()})

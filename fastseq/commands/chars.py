@@ -44,7 +44,8 @@ def chars(
     """Learn to write a text, character by character."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.chars import CharsConfig, CharsRun
+        from fastseq.recipes.chars.config import CharsConfig
+        from fastseq.recipes.chars.run import CharsRun
 
         run = CharsRun(CharsConfig(**options))
     run.run()

@@ -33,7 +33,8 @@ def gradients(
     """Measure how far gradients reach back in RNN, GRU and LSTM: vanishing, exploding, clipped."""
     options = shared.options(locals())
     with shared.refusing("fastseq study"):
-        from fastseq.study.gradients import GradientsConfig, study_gradients
+        from fastseq.recipes.gradients.config import GradientsConfig
+        from fastseq.recipes.gradients.run import study_gradients
 
         config = GradientsConfig(**options)
     study_gradients(config)

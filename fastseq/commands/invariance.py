@@ -26,7 +26,8 @@ def invariance(
     """Measure how far a network's features move under translation, scaling and rotation."""
     options = shared.options(locals())
     with shared.refusing("fastseq study"):
-        from fastseq.study.invariance import InvarianceConfig, study_invariance
+        from fastseq.recipes.invariance.config import InvarianceConfig
+        from fastseq.recipes.invariance.run import study_invariance
 
         config = InvarianceConfig(**options)
     study_invariance(config)

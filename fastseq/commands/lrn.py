@@ -27,7 +27,8 @@ def lrn(
     """Measure what LRN and overlapping pooling do to accuracy and to the time of a step."""
     options = shared.options(locals())
     with shared.refusing("fastseq study"):
-        from fastseq.study.lrn import LrnConfig, study_lrn
+        from fastseq.recipes.lrn.config import LrnConfig
+        from fastseq.recipes.lrn.run import study_lrn
 
         config = LrnConfig(**options)
     study_lrn(config)

@@ -54,7 +54,8 @@ def rows(
     """Classify handwritten digits from the sequence of their rows."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.rows import RowsConfig, RowsRun
+        from fastseq.recipes.rows.config import RowsConfig
+        from fastseq.recipes.rows.run import RowsRun
 
         run = RowsRun(RowsConfig(**options))
     run.run()

@@ -66,7 +66,8 @@ def scenes(
     """Tell handwritten digits, or pets, from what is around them, pixel by pixel."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.scenes import ScenesConfig, ScenesRun
+        from fastseq.recipes.scenes.config import ScenesConfig
+        from fastseq.recipes.scenes.run import ScenesRun
 
         run = ScenesRun(ScenesConfig(**options))
     run.run()

@@ -47,7 +47,8 @@ def tags(
     """Find the names of people, places and organisations in sentences."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.tags import TagsConfig, TagsRun
+        from fastseq.recipes.tags.config import TagsConfig
+        from fastseq.recipes.tags.run import TagsRun
 
         run = TagsRun(TagsConfig(**options))
     run.run()

@@ -55,7 +55,8 @@ def transfer(
     """Learn five classes, then five others from few labels: in four ways, side by side."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.transfer import TransferConfig, TransferRun
+        from fastseq.recipes.transfer.config import TransferConfig
+        from fastseq.recipes.transfer.run import TransferRun
 
         run = TransferRun(TransferConfig(**options))
     run.run()

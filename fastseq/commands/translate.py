@@ -46,7 +46,8 @@ def translate(
     """Translate numbers from words to digits."""
     options = shared.options(locals())
     with shared.refusing("fastseq train"):
-        from fastseq.training.translate import TranslateConfig, TranslateRun
+        from fastseq.recipes.translate.config import TranslateConfig
+        from fastseq.recipes.translate.run import TranslateRun
 
         run = TranslateRun(TranslateConfig(**options))
     run.run()

@@ -31,7 +31,8 @@ def rows(
     """Search the hyper-parameters of `fastseq train rows` with Optuna."""
     options = shared.options(locals())
     with shared.refusing("fastseq tune", "tune"):
-        from fastseq.training.tune_rows import TuneConfig, TuneRun
+        from fastseq.recipes.tune_rows.config import TuneRowsConfig
+        from fastseq.recipes.tune_rows.run import TuneRowsRun
 
-        run = TuneRun(TuneConfig(**options))
+        run = TuneRowsRun(TuneRowsConfig(**options))
     run.run()

@@ -1,0 +1,1 @@
+"""Learn to write a text, character by character."""

@@ -1,0 +1,1 @@
+"""Measure how far gradients reach back in RNN, GRU and LSTM: vanishing, exploding, clipped."""

@@ -1,0 +1,1 @@
+"""Measure how far a network's features move under translation, scaling and rotation."""

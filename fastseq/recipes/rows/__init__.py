@@ -1,0 +1,1 @@
+"""Classify handwritten digits from the sequence of their rows."""

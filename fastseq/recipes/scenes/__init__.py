@@ -1,0 +1,1 @@
+"""Tell handwritten digits, or pets, from what is around them, pixel by pixel."""

@@ -1,0 +1,1 @@
+"""Find the names of people, places and organisations in sentences."""

@@ -1,0 +1,1 @@
+"""Learn five classes, then five others from few labels: in four ways, side by side."""

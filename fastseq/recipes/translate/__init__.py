@@ -1,0 +1,1 @@
+"""Translate numbers from words to digits."""

@@ -1,0 +1,1 @@
+"""Search the hyper-parameters of `fastseq train rows` with Optuna."""
