@@ -84,7 +84,13 @@ def test_command(tmp_path: Path) -> None:
     result = invoke(given)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].startswith("over 7 steps the gradient changes by ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gradients.csv", "gradients.png"]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["config.yaml", "gradients.csv", "gradients.png"]
+    # The same configuration gives the same numbers.
+    again = ["study", "gradients", "--config", str(tmp_path / "config.yaml")]
+    numbers = (tmp_path / "gradients.csv").read_text()
+    assert invoke([*again, "--out", str(tmp_path / "again")]).exit_code == 0
+    assert (tmp_path / "again" / "gradients.csv").read_text() == numbers
 
 
 @pytest.mark.parametrize(

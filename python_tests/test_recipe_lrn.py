@@ -95,6 +95,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     assert "baseline: the most frequent digit has 10.31 %" in result.stdout
     assert (tmp_path / "lrn.png").is_file()
+    assert "batch_size: 512\n" in (tmp_path / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ pytest.importorskip("sklearn", reason="the train extra is not installed")
 pytest.importorskip("torchvision", reason="the train extra is not installed")
 
 
+import yaml
 from command_line import Result, invoke
 
 from fastseq.recipes.rows.config import RowsConfig
@@ -109,6 +110,31 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     one, two, other = (weights(run.run_dir / "checkpoints" / "last.ckpt") for run in runs)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_kept_configuration_repeats_the_run(tmp_path: Path) -> None:
+    options = ("--cell", "gru", "--seed", "3", "--dropout", "0.1", "--lr", "0.007", "--no-download")
+    first = command(*SMALL, *options, "--num-layers", "2", "--out", str(tmp_path / "first"))
+    kept = tmp_path / "first" / "version_0"
+    again = command("--config", str(kept / "config.yaml"), "--out", str(tmp_path / "again"))
+    assert LAST_LINE.fullmatch(last_line(first))
+    assert last_line(again) == last_line(first)
+    theirs = weights(kept / "checkpoints" / "last.ckpt")
+    ours = weights(tmp_path / "again" / "version_0" / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_resumed_run_keeps_what_it_would_be_from_its_beginning(tmp_path: Path) -> None:
+    first = train_rows(small(tmp_path / "first", epochs=1))
+    copied = tmp_path / "copied.ckpt"
+    shutil.copy(first.run_dir / "checkpoints" / "last.ckpt", copied)
+    train_rows(small(tmp_path / "first", resume=first.run_dir))
+    kept = yaml.safe_load((first.run_dir / "config.yaml").read_text())
+    assert (kept["epochs"], kept["resume"]) == (2, None)
+    # In another folder it is another run, which begins with the checkpoint.
+    elsewhere = train_rows(small(tmp_path / "other", resume=copied))
+    kept = yaml.safe_load((elsewhere.run_dir / "config.yaml").read_text())
+    assert kept["resume"] == str(copied)
 
 
 def test_resumed_run_ends_where_an_unbroken_one_does(

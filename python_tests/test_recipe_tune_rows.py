@@ -41,6 +41,7 @@ def test_search_goes_on_to_the_number_of_trials_asked_for(tmp_path: Path) -> Non
     assert first.exit_code == 0, first.output
     assert "0 of them done" in first.stdout
     assert LAST_LINE.fullmatch(first.stdout.rstrip("\n").splitlines()[-1])
+    assert "trials: 2\n" in (tmp_path / "config.yaml").read_text()
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
     second = command(tmp_path, "--trials", "3")
     assert "2 of them done" in second.stdout

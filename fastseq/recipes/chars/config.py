@@ -15,7 +15,7 @@ class CharsConfig(RunConfig):
     cell: Cell = "lstm"
     """Recurrence."""
     text: Path | None = None
-    """UTF-8 file to learn from; without it the documentation that comes with Python."""
+    """UTF-8 file to learn from; if not given, the documentation that comes with Python."""
     window: int = 128
     """Characters of a training window, through which gradients flow."""
     embedding_size: int = 64

@@ -17,6 +17,7 @@ from fastseq.models.recurrences import recurrence
 from fastseq.recipes.gradients.config import GradientsConfig
 from fastseq.recipes.gradients.figures import gradients_figure
 from fastseq.recipes.gradients.results import GradientsResult, Reach, Training
+from fastseq.recipes.shared.config import keep_config
 
 CELLS = ("rnn", "gru", "lstm")
 
@@ -92,6 +93,7 @@ class GradientsRun:
     def run(self) -> GradientsResult:
         """Measure how far gradients reach, write figure and numbers, and print a table."""
         config = self.config
+        keep_config(config, config.out)
         library = "torch.nn" if config.native else "fastseq"
         print(
             f"{library}: |dh_T/dx_t|, T = {config.steps}, {config.hidden_size} units, mean of "

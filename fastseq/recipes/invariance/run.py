@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fastseq.recipes.invariance.config import InvarianceConfig
 from fastseq.recipes.invariance.figures import invariance_figure
 from fastseq.recipes.invariance.results import InvarianceResult, Response
+from fastseq.recipes.shared.config import keep_config
 from fastseq.recipes.shared.small_alexnet import SmallAlexNet, framed_digits, train_network
 
 LAYERS = ("layer1", "layer2", "layer3")
@@ -104,6 +105,7 @@ class InvarianceRun:
     def run(self) -> InvarianceResult:
         """Train a network, transform test images, write figure and numbers, and print a table."""
         config, splits = self.config, self.splits
+        keep_config(config, config.out)
         images, labels = splits.test.tensors
         baseline = float(labels.bincount().max() / len(labels))
         library = "torch.nn" if config.native else "fastseq"

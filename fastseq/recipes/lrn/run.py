@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from fastseq.recipes.lrn.config import LrnConfig
 from fastseq.recipes.lrn.figures import lrn_figure
 from fastseq.recipes.lrn.results import LrnResult, Variant
+from fastseq.recipes.shared.config import keep_config
 from fastseq.recipes.shared.small_alexnet import SmallAlexNet, framed_digits, train_network
 
 # LRN, overlapping pools.
@@ -70,6 +71,7 @@ class LrnRun:
     def run(self) -> LrnResult:
         """Train and time the four networks, write figure and numbers, and print a table."""
         config, splits = self.config, self.splits
+        keep_config(config, config.out)
         print(
             f"small AlexNet, {config.width} and {2 * config.width} maps; digits: "
             f"{len(splits.train):,} training and {len(splits.test):,} test images, "

@@ -22,7 +22,7 @@ class RowsConfig(RunConfig):
     download: bool = False
     """Fetch MNIST if missing."""
     epochs: int | None = None
-    """Passes over the training images, at most; without it 60, of mnist 10."""
+    """Passes over the training images, at most; if not given 60, of mnist 10."""
     hidden_size: int = 128
     """Units of each recurrent layer."""
     num_layers: int = 2

@@ -24,7 +24,7 @@ class ScenesConfig(RunConfig):
     scenes: int = 1600
     """Digit scenes to train on."""
     size: int | None = None
-    """Height and width of the images; without it 48, of photographs 128."""
+    """Height and width of the images; if not given 48, of photographs 128."""
     width: int = 16
     """Channels of the first block; of deeplab's head 4 times as many."""
     pretrained: bool = False

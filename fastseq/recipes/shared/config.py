@@ -7,7 +7,7 @@ says what it is. The command line, its help and the YAML files are made from the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,24 @@ class RunConfig(TrainingConfig):
         super().__post_init__()
         at_least_one(self, "patience")
         not_negative(self, "clip")
+
+
+def as_yaml(config: Any) -> str:
+    """Return options as the text of a YAML file, which --config reads."""
+    # Lightning, and the command line, bring it.
+    import yaml
+
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+    }
+    return str(yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+
+
+def keep_config(config: Any, folder: Path) -> None:
+    """Write ``config.yaml`` into a folder: a run with it is the same run again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
 
 
 def run_config(config: TrainingConfig, **changes: Any) -> RunConfig:

@@ -13,7 +13,7 @@ from fastseq.recipes.shared.config import RunConfig
 from fastseq.recipes.shared.history import Epoch, History
 from fastseq.recipes.shared.quiet import quiet
 from fastseq.recipes.shared.resume import check_hyper_parameters, find_checkpoint
-from fastseq.recipes.shared.trainer import Keepers, build_trainer
+from fastseq.recipes.shared.trainer import KeepConfig, Keepers, build_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RunResult:
     """What every recipe leaves behind.
 
     Attributes:
-        run_dir: Folder with the TensorBoard log, ``checkpoints/`` and the figures.
+        run_dir: Folder with ``config.yaml``, the TensorBoard log, ``checkpoints/`` and the figures.
         checkpoint: The checkpoint that was best on the validation data.
     """
 
@@ -91,7 +91,10 @@ class Run(ABC, Generic[ConfigT, DataT, TaskT, ResultT]):
         self.data.setup("fit")
         self.task = self.build_task()
         self.keepers = Keepers(History(*self.measures), self.monitor, self.mode)
-        self.trainer = build_trainer(config, self.keepers, self.max_epochs(), self.resume, self.bar)
+        keep = KeepConfig(config, self.resume)
+        self.trainer = build_trainer(
+            config, self.keepers, self.max_epochs(), self.resume, self.bar, [keep]
+        )
 
     def run(self) -> ResultT:
         """Train, test the best checkpoint, write the figures, and print what came out last."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from fastseq.recipes.shared.config import RunConfig
+from fastseq.recipes.shared.config import RunConfig, keep_config
 from fastseq.recipes.shared.history import History
 from fastseq.recipes.shared.quiet import EpochBar, quiet
 
@@ -66,12 +67,36 @@ class EpochSeed(Callback):
             torch.manual_seed(self.seed * 1_000_003 + epoch)
 
 
+class KeepConfig(Callback):
+    """Write the options into the run's folder when training begins.
+
+    Args:
+        config: The options.
+        resume: Checkpoint that the run goes on from.
+    """
+
+    def __init__(self, config: RunConfig, resume: Path | None) -> None:
+        self.config = config
+        self.resume = resume
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``config.yaml``."""
+        folder = Path(trainer.log_dir or self.config.out)
+        config = self.config
+        if self.resume is not None and folder.resolve() in self.resume.resolve().parents:
+            # The run goes on in its own folder: from its beginning, it resumes nothing.
+            config = replace(config, resume=None)
+        if trainer.is_global_zero:
+            keep_config(config, folder)
+
+
 def build_trainer(
     config: RunConfig,
     keepers: Keepers,
     epochs: int,
     resume: Path | None = None,
     bar: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """Return a Trainer that logs and saves in a ``version_N`` of the config's folder.
 
@@ -81,6 +106,7 @@ def build_trainer(
         epochs: Passes over the training data at most.
         resume: Checkpoint that the run goes on from; one in a run's folder goes on in that folder.
         bar: Show progress.
+        callbacks: What else is told of the training.
 
     Raises:
         ValueError: If Lightning does not know a device, strategy or precision.
@@ -108,6 +134,7 @@ def build_trainer(
                     *([EpochBar(refresh_rate=10)] if bar else []),
                     keepers.best,
                     keepers.last,
+                    *callbacks,
                 ],
                 log_every_n_steps=10,
                 num_sanity_val_steps=0,

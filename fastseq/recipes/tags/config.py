@@ -13,7 +13,7 @@ class TagsConfig(RunConfig):
     """Options of the recipe, beside those of `RunConfig`."""
 
     train: Path | None = None
-    """CoNLL file to learn from; without it and the next two an embedded corpus."""
+    """CoNLL file to learn from; if it and the next two are not given, an embedded corpus."""
     val: Path | None = None
     """CoNLL file to choose the best checkpoint by."""
     test: Path | None = None

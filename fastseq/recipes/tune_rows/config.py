@@ -18,7 +18,7 @@ class TuneRowsConfig:
     epochs: int = 10
     """Passes over the training images, each."""
     cell: Cell | None = None
-    """Recurrence; without it searched too."""
+    """Recurrence; if not given, searched too."""
     data: Literal["digits", "mnist"] = "digits"
     """Data set of handwritten digits."""
     data_dir: Path = Path("data")

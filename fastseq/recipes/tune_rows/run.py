@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fastseq.models.recurrences import check_cell
 from fastseq.recipes.rows.config import RowsConfig
 from fastseq.recipes.rows.run import RowsRun
+from fastseq.recipes.shared.config import keep_config
 from fastseq.recipes.shared.quiet import silent
 from fastseq.recipes.tune_rows.config import TuneRowsConfig
 from fastseq.recipes.tune_rows.figures import search_plot
@@ -130,6 +131,7 @@ class TuneRowsRun:
     def run(self) -> TuneRowsResult:
         """Train until there are as many trials as asked for; print the table and the best."""
         config = self.config
+        keep_config(config, config.out)
         if not self.study.trials:
             defaults = RowsConfig()
             names = [*CHOICES, *RANGES, "num_layers", "max_shift"]
