@@ -11,11 +11,16 @@ pytest.importorskip("lightning", reason="the train extra is not installed")
 pytest.importorskip("torchmetrics", reason="the train extra is not installed")
 pytest.importorskip("torchvision", reason="the train extra is not installed")
 
+import recipe_cases
+from lightning.pytorch import LightningModule
+
 from fastseq import recipes
+from fastseq.recipes.shared.config import RunConfig
+from fastseq.recipes.shared.run import Run
 
 HERE = Path(__file__).parent
 ROOMS = Path(recipes.__file__).parent
-WORDS = {folder: words for words, folder in recipes.COMMANDS.items()}
+WORDS = {folder: words for words, folder in recipes.commands().items()}
 # What stands on the floors below, for recipes to use.
 BELOW = ("fastseq.models", "fastseq.transfer", "fastseq.nn", "fastseq.recipes.shared")
 # A search trains the recipe that it searches.
@@ -40,13 +45,27 @@ def test_every_folder_is_a_command() -> None:
 @pytest.mark.parametrize("folder", WORDS)
 def test_parts(folder: str) -> None:
     # A sentence, which is the command's help.
-    assert (importlib.import_module(f"fastseq.recipes.{folder}").__doc__ or "").endswith(".")
+    sentence = importlib.import_module(f"fastseq.recipes.{folder}").__doc__ or ""
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
     config = getattr(part(folder, "config"), f"{title(folder)}Config")
     run = part(folder, "run")
     assert callable(getattr(run, f"{title(folder)}Run").run)
     function = getattr(run, WORDS[folder].replace(" ", "_"))
     assert config.__name__ in function.__annotations__["config"]
     assert (HERE / f"test_recipe_{folder}.py").is_file()
+
+
+@pytest.mark.parametrize("folder", [name for name, words in WORDS.items() if "train" in words])
+def test_parts_of_what_trains(folder: str) -> None:
+    run = getattr(part(folder, "run"), f"{title(folder)}Run")
+    assert issubclass(run, Run)
+    task = getattr(part(folder, "task"), run.build_task.__annotations__["return"])
+    assert issubclass(task, LightningModule)
+    config = getattr(part(folder, "config"), f"{title(folder)}Config")
+    assert issubclass(config, RunConfig)
+    # What outlives SIGKILL: test_recipe_survival.py.
+    assert folder in recipe_cases.SMALL
 
 
 @pytest.mark.parametrize("folder", WORDS)

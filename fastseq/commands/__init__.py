@@ -11,7 +11,7 @@ from fastseq.commands.info import info
 from fastseq.commands.options import from_file, own_options_first
 from fastseq.commands.recipes import recipe_command
 from fastseq.commands.refuse import refuse
-from fastseq.recipes import COMMANDS
+from fastseq.recipes import commands
 
 GROUPS = {
     "train": "Train a recipe.",
@@ -38,7 +38,7 @@ def build_app() -> App:
     groups = {name: App(name=name, help=help) for name, help in GROUPS.items()}
     for group in groups.values():
         app.command(group)
-    for words, folder in COMMANDS.items():
+    for words, folder in commands().items():
         first, second = words.split()
         groups[first].command(recipe_command(words, folder), name=second)
     return app

@@ -4,16 +4,15 @@ A recipe is a room of its own: options, data, task, figures and run side by side
 several of them use, and no recipe imports another, but for the search of one's options.
 """
 
-# The words of each command, and its folder here.
-COMMANDS = {
-    "train rows": "rows",
-    "train scenes": "scenes",
-    "train transfer": "transfer",
-    "train chars": "chars",
-    "train tags": "tags",
-    "train translate": "translate",
-    "tune rows": "tune_rows",
-    "study gradients": "gradients",
-    "study invariance": "invariance",
-    "study lrn": "lrn",
-}
+from importlib import import_module
+from pkgutil import iter_modules
+
+
+def commands() -> dict[str, str]:
+    """Return the folder of every recipe, by the words of its command: ``"train rows"``."""
+    found = {}
+    for _, folder, _ in iter_modules(__path__):
+        words = getattr(import_module(f"{__name__}.{folder}"), "COMMAND", None)
+        if words is not None:
+            found[words] = folder
+    return found
