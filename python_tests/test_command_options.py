@@ -59,6 +59,15 @@ def test_no_command_is_lost() -> None:
     assert set(KNOWN) <= {*COMMANDS, "info", "check"}
 
 
+def test_the_readme_shows_every_command_and_each_is_there() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    shown = set(re.findall(r"fastseq ((?:train|tune|study) \w+)", text))
+    assert shown == set(COMMANDS)
+    for words in re.findall(r"`fastseq ([a-z -]+)`", text):
+        result = invoke([*words.split(), "--help"])
+        assert result.exit_code == 0, words
+
+
 @pytest.mark.parametrize("words", KNOWN)
 def test_options_and_defaults(words: str) -> None:
     files = FILES if words in COMMANDS else {}
