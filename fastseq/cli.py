@@ -1,4 +1,4 @@
-"""Entry of the command line: `fastseq info | check | train rows`."""
+"""Entry of the command line: `fastseq info | check | train | tune | study`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 def main() -> None:
     """Run the command line, or say what it needs."""
     try:
-        from fastseq.commands import app
+        from fastseq import commands
     except ModuleNotFoundError as error:
-        if error.name != "typer":
+        if error.name not in ("cyclopts", "yaml"):
             raise
-        print("fastseq's command line needs typer: pip install 'fastseq[cli]'", file=sys.stderr)
+        sentence = f"fastseq's command line needs {error.name}: pip install 'fastseq[cli]'"
+        print(sentence, file=sys.stderr)
         raise SystemExit(1) from None
-    app()
+    commands.main()
 
 
 if __name__ == "__main__":

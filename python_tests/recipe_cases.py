@@ -5,14 +5,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 import fastseq
-from fastseq.data.conll import write_conll
-from fastseq.data.news import news
+from fastseq.recipes.tags.conll import write_conll
+from fastseq.recipes.tags.news import news
 
 TEXT = "the cat sat on the mat and the rat ate the hat. " * 60
 NEWS = news("train")[:160], news("validation")[:40], news("test")[:40]
 # So many numbers in words for each part.
 NUMBERS = {"train": 64, "validation": 8, "test": 8}
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def chars(folder: Path) -> list[str]:
@@ -65,9 +68,9 @@ SMALL: dict[str, Callable[[Path], list[str]]] = {
 
 def shrink() -> None:
     """Leave few numbers in words, for the rest of this process."""
-    from fastseq.data import numbers
+    from fastseq.recipes.translate import data
 
-    numbers.SIZES = NUMBERS
+    data.SIZES = NUMBERS
 
 
 def command(recipe: str, folder: Path, *options: str) -> list[str]:
@@ -75,6 +78,12 @@ def command(recipe: str, folder: Path, *options: str) -> list[str]:
     small = SMALL[recipe](folder)
     where = ["--out", str(folder / "out"), "--accelerator", "cpu"]
     return ["train", recipe, *small, *where, *options]
+
+
+def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """The parameters in a checkpoint of a run."""
+    saved = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return saved["state_dict"]
 
 
 def environment() -> dict[str, str]:

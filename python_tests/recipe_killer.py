@@ -12,8 +12,8 @@ from pathlib import Path
 import recipe_cases
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from fastseq.commands import app
-from fastseq.training import run
+from fastseq.commands import main as command_line
+from fastseq.recipes.shared import run
 
 KILLED_EPOCH, EPOCHS = 1, 3
 
@@ -46,7 +46,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os.dup2(2, 1)  # stdout is for the list
-            app(recipe_cases.command(recipe, folder / recipe, "--epochs", str(EPOCHS)))
+            command_line(recipe_cases.command(recipe, folder / recipe, "--epochs", str(EPOCHS)))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(recipe, os.waitstatus_to_exitcode(status), flush=True)

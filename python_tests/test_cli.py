@@ -1,6 +1,3 @@
-import dataclasses
-import importlib
-import inspect
 import os
 import subprocess
 import sys
@@ -9,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("typer", reason="the cli extra is not installed")
+pytest.importorskip("cyclopts", reason="the cli extra is not installed")
 
-import typer.models
-from typer.testing import CliRunner
+from command_line import invoke
 
 import fastseq
 import fastseq.nn
-from fastseq.commands import app, shared, train
 
 HIDE = """
 import sys
@@ -47,7 +42,7 @@ def without(hidden: list[str], *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_info_is_an_aligned_table() -> None:
-    result = CliRunner().invoke(app, ["info"])
+    result = invoke(["info"])
     assert result.exit_code == 0
     facts = fastseq.info()
     width = max(map(len, facts))
@@ -57,7 +52,7 @@ def test_info_is_an_aligned_table() -> None:
 
 
 def test_check_quick_passes() -> None:
-    result = CliRunner().invoke(app, ["check", "--quick"])
+    result = invoke(["check", "--quick"])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1].endswith("checks passed on cpu")
     for op in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
@@ -70,7 +65,7 @@ def test_check_fails_when_an_op_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
             return super().forward(*arguments) * 1.001
 
     monkeypatch.setattr(fastseq.nn, "GRUCell", Wrong)
-    result = CliRunner().invoke(app, ["check", "--quick"])
+    result = invoke(["check", "--quick"])
     assert result.exit_code == 1
     # Every GRUCell row and no other is a mismatch.
     wrong = [line for line in result.output.splitlines() if line.endswith("MISMATCH")]
@@ -81,15 +76,17 @@ def test_check_fails_when_an_op_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_check_refuses_a_device() -> None:
-    result = CliRunner().invoke(app, ["check", "--device", "abacus"])
+    result = invoke(["check", "--device", "abacus"])
     assert result.exit_code == 1
     assert result.stderr.startswith("fastseq: device is 'abacus'")
 
 
-def test_missing_typer_gets_a_sentence() -> None:
-    result = without(["typer"], "info")
+@pytest.mark.parametrize("package", ["cyclopts", "yaml"])
+def test_missing_cli_extra_gets_a_sentence(package: str) -> None:
+    result = without([package], "info")
     assert result.returncode == 1
-    assert result.stderr == "fastseq's command line needs typer: pip install 'fastseq[cli]'\n"
+    sentence = f"fastseq's command line needs {package}: pip install 'fastseq[cli]'\n"
+    assert result.stderr == sentence
 
 
 @pytest.mark.parametrize("package", ["lightning", "torchmetrics", "matplotlib", "sklearn"])
@@ -106,18 +103,3 @@ def test_help_does_not_import_lightning() -> None:
     result = without(["lightning", "matplotlib", "sklearn"], "train", "rows", "--help")
     assert result.returncode == 0
     assert "--cell" in result.stdout
-
-
-def recipes() -> dict[str, typer.models.CommandInfo]:
-    """Every command of `fastseq train`, by name."""
-    return {info.callback.__name__: info for info in train.registered_commands}
-
-
-@pytest.mark.parametrize("name", recipes())
-def test_options_are_the_fields_of_the_config(name: str) -> None:
-    pytest.importorskip("lightning", reason="the train extra is not installed")
-    module = importlib.import_module(f"fastseq.training.{name}")
-    config = getattr(module, f"{name.capitalize()}Config")
-    given = inspect.signature(recipes()[name].callback).parameters
-    options = shared.options({key: value.default for key, value in given.items()})
-    assert options == dataclasses.asdict(config())

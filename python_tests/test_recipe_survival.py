@@ -12,9 +12,7 @@ pytest.importorskip("lightning", reason="the train extra is not installed")
 pytest.importorskip("sklearn", reason="the train extra is not installed")
 
 import recipe_cases
-from typer.testing import CliRunner
-
-from fastseq.commands import app
+from command_line import invoke
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,11 +21,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def _few_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastseq.data.numbers.SIZES", recipe_cases.NUMBERS)
+    monkeypatch.setattr("fastseq.recipes.translate.data.SIZES", recipe_cases.NUMBERS)
 
 
-def invoke(recipe: str, folder: Path, *options: str) -> None:
-    result = CliRunner().invoke(app, recipe_cases.command(recipe, folder, *options))
+def run(recipe: str, folder: Path, *options: str) -> None:
+    result = invoke(recipe_cases.command(recipe, folder, *options))
     assert result.exit_code == 0, result.output
 
 
@@ -65,8 +63,8 @@ def test_killed_in_an_epoch_and_resumed_nothing_else_is_lost(
     folder, ends = killed[0] / recipe, killed[1]
     assert ends[recipe] == -signal.SIGKILL
     assert len(epochs(last(folder))) == 1
-    invoke(recipe, folder, "--epochs", "3", "--resume", str(folder / "out" / "version_0"))
-    invoke(recipe, tmp_path, "--epochs", "3")
+    run(recipe, folder, "--epochs", "3", "--resume", str(folder / "out" / "version_0"))
+    run(recipe, tmp_path, "--epochs", "3")
     # The same run went on, and ends where one that was never killed does.
     assert [path.name for path in (folder / "out").iterdir()] == ["version_0"]
     resumed, whole = last(folder), last(tmp_path)
@@ -100,7 +98,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert "with 2 processes" in result.stderr
     # One process speaks.
     assert result.stdout.count("test perplexity") == 1
-    invoke("chars", one, "--batch-size", "8", "--epochs", "2")
+    run("chars", one, "--batch-size", "8", "--epochs", "2")
     ours, theirs = epochs(last(two)), epochs(last(one))
     assert len(ours) == len(theirs) == 2
     for ours_row, theirs_row in zip(ours, theirs, strict=True):

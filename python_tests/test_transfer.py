@@ -218,7 +218,7 @@ def test_features_carry_over_to_other_classes() -> None:
     pytest.importorskip("sklearn", reason="the train extra is not installed")
     from sklearn.linear_model import LogisticRegression
 
-    from fastseq.data import digits_datasets
+    from fastseq.recipes.shared.digits import digits_datasets
 
     splits = digits_datasets()
     images, labels = splits.train.tensors

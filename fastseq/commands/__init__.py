@@ -1,54 +1,64 @@
-"""The commands of `fastseq`, a module each; heavy imports only inside them: --help is quick."""
+"""The command line: `fastseq info | check | train | tune | study`; --help imports nothing heavy."""
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Sequence
 
-from fastseq.commands import (
-    chars,
-    check,
-    gradients,
-    info,
-    invariance,
-    lrn,
-    rows,
-    scenes,
-    tags,
-    transfer,
-    translate,
-    tune_rows,
-)
+from cyclopts import App, CycloptsError, Parameter
 
+from fastseq.commands.check import check
+from fastseq.commands.info import info
+from fastseq.commands.options import from_file, own_options_first
+from fastseq.commands.recipes import recipe_command
+from fastseq.commands.refuse import refuse
+from fastseq.recipes import commands
 
-def _group(help: str) -> typer.Typer:
-    return typer.Typer(help=help, no_args_is_help=True)
+GROUPS = {
+    "train": "Train a recipe.",
+    "tune": "Search the hyper-parameters of a recipe.",
+    "study": "Measure what the lectures claim, and draw it.",
+}
 
 
-app = typer.Typer(
-    name="fastseq",
-    help="Drop-in LSTM, GRU and RNN for PyTorch on fused C++/CUDA kernels.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command()(info.info)
-app.command()(check.check)
+def build_app() -> App:
+    """Return the app with all commands."""
+    app = App(
+        name="fastseq",
+        help="Drop-in LSTM, GRU and RNN for PyTorch on fused C++/CUDA kernels.",
+        version_flags=[],
+        config=from_file,
+        # Of an option given twice the last counts, as shells and their aliases have it.
+        default_parameter=Parameter(allow_repeating=True),
+        help_formatter=own_options_first,
+    )
+    # Flags of these are either given or not; a recipe's may be turned off again: --no-native.
+    plain = Parameter(negative=())
+    app.command(info, default_parameter=plain)
+    app.command(check, default_parameter=plain)
+    groups = {name: App(name=name, help=help) for name, help in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
+    for words, folder in commands().items():
+        first, second = words.split()
+        groups[first].command(recipe_command(words, folder), name=second)
+    return app
 
-train = _group("Train a recipe.")
-train.command()(rows.rows)
-train.command()(scenes.scenes)
-train.command()(transfer.transfer)
-train.command()(chars.chars)
-train.command()(tags.tags)
-train.command()(translate.translate)
-app.add_typer(train, name="train")
 
-tune = _group("Search the hyper-parameters of a recipe.")
-tune.command()(tune_rows.rows)
-app.add_typer(tune, name="tune")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
 
-study = _group("Measure what the lectures claim, and draw it.")
-study.command()(gradients.gradients)
-study.command()(invariance.invariance)
-study.command()(lrn.lrn)
-app.add_typer(study, name="study")
+    Only what is wrong with the command line is said in a sentence: an error in the middle of
+    training deserves its traceback.
+
+    Args:
+        arguments: Words and options; ``None`` takes those of the process.
+    """
+    try:
+        command, bound, _ = build_app().parse_args(
+            arguments, exit_on_error=False, print_error=False
+        )
+    except CycloptsError as error:
+        refuse(str(error), code=2)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    command(*bound.args, **bound.kwargs)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from fastseq.commands.shared import refuse
+from fastseq.commands.refuse import refuse
 
 
 def check(
-    device: Annotated[str, typer.Option(help="Device to check: cpu, cuda or cuda:N.")] = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="Only float32.")] = False,
-    full: Annotated[bool, typer.Option("--all", help="Print every row.")] = False,
+    *,
+    device: str = "cpu",
+    quick: bool = False,
+    full: Annotated[bool, Parameter("--all")] = False,
 ) -> None:
-    """Compare every op with the native PyTorch op and a float64 reference."""
+    """Compare every op with the native PyTorch op and a float64 reference.
+
+    Args:
+        device: Device to check: cpu, cuda or cuda:N.
+        quick: Only float32.
+        full: Print every row.
+    """
     import fastseq.check
 
     try:
         report = fastseq.check.run(device, quick)
     except ValueError as error:
         refuse(str(error))
-    typer.echo(report.table(full))
-    typer.echo(report.verdict())
+    print(report.table(full))
+    print(report.verdict())
     if not report.ok:
-        raise typer.Exit(1)
+        raise SystemExit(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 
 def info() -> None:
     """Print versions, loaded libraries, CPU capability and CUDA architectures."""
@@ -12,4 +10,4 @@ def info() -> None:
     facts = fastseq.info()
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {value}")

@@ -1,0 +1,3 @@
+"""Learn to write a text, character by character."""
+
+COMMAND = "train chars"

@@ -1,0 +1,3 @@
+"""Measure how far gradients reach back in RNN, GRU and LSTM: vanishing, exploding, clipped."""
+
+COMMAND = "study gradients"

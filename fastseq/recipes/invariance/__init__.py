@@ -1,0 +1,3 @@
+"""Measure how far a network's features move under translation, scaling and rotation."""
+
+COMMAND = "study invariance"

@@ -1,0 +1,3 @@
+"""Classify handwritten digits from the sequence of their rows."""
+
+COMMAND = "train rows"

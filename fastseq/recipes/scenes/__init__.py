@@ -1,0 +1,3 @@
+"""Tell handwritten digits, or pets, from what is around them, pixel by pixel."""
+
+COMMAND = "train scenes"

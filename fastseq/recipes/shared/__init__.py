@@ -1,0 +1,1 @@
+"""What recipes share: options, the frame of a run, images, figures."""

@@ -1,0 +1,3 @@
+"""Translate numbers from words to digits."""
+
+COMMAND = "train translate"

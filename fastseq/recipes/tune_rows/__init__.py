@@ -1,0 +1,3 @@
+"""Search the hyper-parameters of `fastseq train rows` with Optuna."""
+
+COMMAND = "tune rows"

@@ -1,1 +1,0 @@
-"""Studies: what the lectures claim, measured and drawn."""
