@@ -1,5 +1,6 @@
 """Drop-in modules for those of torch.nn."""
 
+from fastseq._fx import leaves
 from fastseq.nn.cells import GRUCell, LSTMCell, RNNCell
 from fastseq.nn.lrn import LocalResponseNorm
 from fastseq.nn.pool import MaxPool2d
@@ -17,3 +18,15 @@ __all__ = [
     "RNNCell",
     "ReLULRNMaxPool2d",
 ]
+
+leaves(
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    LocalResponseNorm,
+    MaxPool2d,
+    RNNCell,
+    ReLULRNMaxPool2d,
+)
