@@ -89,7 +89,7 @@ def local_response_norm(
     if learnt or input.dim() < 3 or not (fits or within_channel):
         # Not ours, or a mistake: torch.nn computes it, or says what is wrong in its own words.
         return native.local_response_norm(input, size, alpha, beta, k)  # type: ignore[arg-type]
-    if input.numel() == 0:
+    if torch._C._get_tracing_state() is None and input.numel() == 0:
         return input
     input = widened(input)
     arguments = (input, int(size), float(alpha), float(beta), float(k), within_channel)

@@ -48,6 +48,8 @@ def poolable(input: Tensor, window: Window | None, ceil_mode: bool) -> bool:
     """Whether the kernels take this input and window."""
     if window is None or input.dim() not in (3, 4) or input.dtype not in DTYPES:
         return False
+    if torch._C._get_tracing_state() is not None:  # sizes are tensors there; the op checks
+        return True
     if any(size == 0 for size in input.shape[-3:]):
         return False
     return all(window.outputs(input.shape[side - 2], side, ceil_mode) > 0 for side in (0, 1))

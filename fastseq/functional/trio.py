@@ -57,7 +57,12 @@ def relu_lrn_max_pool2d(
         return made
     window = window_of(kernel_size, stride, padding, dilation)
     learnt = isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)
-    fits = x.dim() == 4 and x.dtype in DTYPES and x.numel() > 0 and not learnt
+    fits = (
+        x.dim() == 4
+        and x.dtype in DTYPES
+        and not learnt
+        and (torch._C._get_tracing_state() is not None or x.numel() > 0)
+    )
     fits = fits and whole(size) and size >= 1
     if not fits or window is None or not poolable(x, window, ceil_mode):
         y = local_response_norm(x.relu(), size, alpha, beta, k)

@@ -1,6 +1,7 @@
 """Drop-in modules for those of torch.nn."""
 
 from fastseq._fx import leaves
+from fastseq._script import refuse
 from fastseq.nn.cells import GRUCell, LSTMCell, RNNCell
 from fastseq.nn.lrn import LocalResponseNorm
 from fastseq.nn.pool import MaxPool2d
@@ -30,3 +31,4 @@ leaves(
     RNNCell,
     ReLULRNMaxPool2d,
 )
+refuse(GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell)
