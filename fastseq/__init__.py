@@ -23,7 +23,7 @@ from fastseq.nn import (
     RNNCell,
 )
 from fastseq.onnx import onnx_translation_table
-from fastseq.swap import swap
+from fastseq.swap import swap, swap_report
 
 __all__ = [
     "GRU",
@@ -44,4 +44,5 @@ __all__ = [
     "onnx_translation_table",
     "reference",
     "swap",
+    "swap_report",
 ]

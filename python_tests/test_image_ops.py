@@ -1,4 +1,4 @@
-"""LRN, pooling and the trio as ops: opcheck, tracing, vmap, autocast, threads, determinism."""
+"""LRN, pooling and the trio as ops: opcheck, tracing, vmap, threads, determinism."""
 
 from collections.abc import Callable
 from typing import Any
@@ -202,19 +202,6 @@ def test_functional_call_and_per_sample_gradients() -> None:
     total = grad(lambda w: functional_call(model, w, (x,)).square().sum())(weights)
     for name, value in total.items():
         torch.testing.assert_close(each[name].sum(0), value, rtol=1e-4, atol=1e-5)
-
-
-@one_thread
-@each_function
-def test_autocast_leaves_the_dtype(name: str) -> None:
-    call = FUNCTIONS[name]
-    for dtype in (torch.bfloat16, torch.float32):
-        x = images(2, 6, 9, 8, dtype=dtype)
-        with torch.autocast("cpu", torch.bfloat16):
-            got = gradient(call, x)
-        for a, b in zip(got, gradient(call, x), strict=True):
-            assert torch.equal(a, b)
-            assert a.dtype == dtype
 
 
 @each_function

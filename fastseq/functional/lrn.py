@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as native
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from fastseq import autograd
+from fastseq import autograd, reference
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+Number = float | Tensor  # a tensor may want a gradient
+
+
+def whole(value: Any) -> bool:
+    """Whether torch takes a value as an int."""
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, Integral)  # asked last: it takes its time
+
+
+def widened(input: Tensor) -> Tensor:
+    """The input in the dtype that autocast has torch.nn's normalization return.
+
+    It does not touch LRN itself but one of its steps: on CUDA ``pow``, on the CPU ``avg_pool3d``,
+    which takes part from four dimensions on. Both turn 16-bit types to float32 and nothing else.
+    """
+    if input.dtype in DTYPES[:2] or not input.is_floating_point():
+        return input
+    kind = input.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return input
+    return input.float() if kind != "cpu" or input.dim() > 3 else input
 
 
 def local_response_norm(
     input: Tensor,
     size: int,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
+    alpha: Number = 1e-4,
+    beta: Number = 0.75,
+    k: Number = 1.0,
     within_channel: bool = False,
 ) -> Tensor:
     """Divide each value by a power of the squares around it (Krizhevsky et al., 2012, section 3.3).
@@ -33,28 +59,46 @@ def local_response_norm(
         size: n, the window's size in channels; within a channel, in pixels along both sides.
         alpha: the scale, divided by n (within a channel by n^2).
         beta: the exponent; 0.75, 0.5 and 1 are fastest.
-        k: the constant.
+        k: the constant. Each of the three may be a tensor that broadcasts with the input, and has
+            a gradient then; PyTorch's own ops compute that, as they do in torch.nn.
         within_channel: take the window over n x n pixels of the same channel of an (N, C, H, W)
             input instead, zeros outside: Caffe's WITHIN_CHANNEL, which torch.nn does not have.
 
     Returns:
-        The same shape, dtype and memory format.
+        The same shape, dtype and memory format; under autocast the dtype that torch.nn returns.
 
     Raises:
         ValueError: fewer than three dimensions, or not four with ``within_channel``.
         RuntimeError: ``size`` below 1.
     """
+    if has_torch_function_unary(input):
+        made: Tensor = handle_torch_function(
+            local_response_norm, (input,), input, size, alpha, beta, k, within_channel
+        )
+        return made
     if within_channel and input.dim() != 4:
         raise ValueError(
             "local_response_norm with within_channel=True takes an input of shape (N, C, H, W), "
             f"and this one has {input.dim()} dimensions: {tuple(input.shape)}."
         )
-    if input.dim() < 3 or (not within_channel and (size < 1 or input.dtype not in DTYPES)):
+    learnt = isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)
+    if learnt and within_channel:
+        return _within_channel(input, size, alpha, beta, k)
+    fits = whole(size) and size >= 1 and input.dtype in DTYPES
+    if learnt or input.dim() < 3 or not (fits or within_channel):
         # Not ours, or a mistake: torch.nn computes it, or says what is wrong in its own words.
-        return native.local_response_norm(input, size, alpha, beta, k)
-    if input.numel() == 0:
+        return native.local_response_norm(input, size, alpha, beta, k)  # type: ignore[arg-type]
+    if torch._C._get_tracing_state() is None and input.numel() == 0:
         return input
     y: Tensor = autograd.local_response_norm(
-        input, size, float(alpha), float(beta), float(k), within_channel
+        widened(input), int(size), float(alpha), float(beta), float(k), within_channel
     )
     return y
+
+
+def _within_channel(input: Tensor, size: int, alpha: Number, beta: Number, k: Number) -> Tensor:
+    """The formula, where a number of it is a tensor; in float32 for the 16-bit types."""
+    narrow = input.dtype in DTYPES[2:]
+    x = input.float() if narrow else input
+    y = reference.local_response_norm(x, size, alpha, beta, k, True)
+    return y.to(widened(input).dtype) if narrow else y

@@ -5,32 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as native
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastseq import autograd
-from fastseq.functional.lrn import DTYPES
+from fastseq.functional.lrn import DTYPES, whole
 from fastseq.ops.pool import Pair, Window
 from fastseq.reference.pool import places
 
 Size = int | Sequence[int]
 
 
-def _pair(value: Size) -> Pair | None:
-    """(height, width); None if the value is neither a number nor two of them."""
-    if isinstance(value, int):
+def _pair(value: Any) -> Pair | None:
+    """(height, width); None of what torch.nn does not take: numbers are ints, numpy's too."""
+    if type(value) is int:
         return value, value
-    values = tuple(value)
-    if not all(isinstance(v, int) for v in values) or len(values) not in (1, 2):
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    if len(values) not in (1, 2) or not all(whole(v) for v in values):
         return None
-    return (values[0], values[-1])
+    return int(values[0]), int(values[-1])
 
 
 def window_of(
     kernel_size: Size, stride: Size | None, padding: Size, dilation: Size
 ) -> Window | None:
     """The window in pairs, or None where torch.nn would not take it either."""
-    if stride is None or (not isinstance(stride, int) and len(stride) == 0):
+    if stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0):
         stride = kernel_size
     pairs = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     if any(pair is None for pair in pairs):
@@ -46,6 +48,8 @@ def poolable(input: Tensor, window: Window | None, ceil_mode: bool) -> bool:
     """Whether the kernels take this input and window."""
     if window is None or input.dim() not in (3, 4) or input.dtype not in DTYPES:
         return False
+    if torch._C._get_tracing_state() is not None:  # sizes are tensors there; the op checks
+        return True
     if any(size == 0 for size in input.shape[-3:]):
         return False
     return all(window.outputs(input.shape[side - 2], side, ceil_mode) > 0 for side in (0, 1))
@@ -81,6 +85,10 @@ def max_pool2d(
     Raises:
         RuntimeError: as torch.nn does, and in its words.
     """
+    if has_torch_function_unary(input):
+        options = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        made: Any = handle_torch_function(max_pool2d, (input,), input, *options)
+        return made  # type: ignore[no-any-return]
     window = window_of(kernel_size, stride, padding, dilation)
     if window is None or not poolable(input, window, ceil_mode):
         # Not ours (integers), or a mistake: torch.nn computes it, or says what is wrong.

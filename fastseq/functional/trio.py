@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastseq import autograd
-from fastseq.functional.lrn import DTYPES, local_response_norm
+from fastseq.functional.lrn import DTYPES, Number, local_response_norm, whole, widened
 from fastseq.functional.pool import Size, max_pool2d, poolable, window_of
 
 
 def relu_lrn_max_pool2d(
     x: Tensor,
     size: int = 5,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
+    alpha: Number = 1e-4,
+    beta: Number = 0.75,
+    k: Number = 1.0,
     kernel_size: Size = 3,
     stride: Size | None = 2,
     padding: Size = 0,
@@ -32,7 +36,7 @@ def relu_lrn_max_pool2d(
         size: of the normalization's window, in channels.
         alpha: the scale, divided by ``size``.
         beta: the exponent.
-        k: the constant.
+        k: the constant. Of the three numbers a tensor has a gradient; the ops run one by one then.
         kernel_size: of the pooling window; like all its sizes a number or (height, width).
         stride: from window to window; ``kernel_size`` if None.
         padding: implicit -inf on both sides, at most half the window.
@@ -40,19 +44,32 @@ def relu_lrn_max_pool2d(
         ceil_mode: a last, incomplete window counts.
 
     Returns:
-        (N, C, oH, oW), in x's memory format.
+        (N, C, oH, oW), in x's memory format; under autocast the dtype that torch.nn returns.
 
     Raises:
         ValueError, RuntimeError: as the op that the mistake belongs to does.
     """
+    if has_torch_function_unary(x):
+        options: tuple[Any, ...] = (kernel_size, stride, padding, dilation, ceil_mode)
+        made: Tensor = handle_torch_function(
+            relu_lrn_max_pool2d, (x,), x, size, alpha, beta, k, *options
+        )
+        return made
     window = window_of(kernel_size, stride, padding, dilation)
-    fits = x.dim() == 4 and size >= 1 and x.dtype in DTYPES and x.numel() > 0
+    learnt = isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)
+    fits = (
+        x.dim() == 4
+        and x.dtype in DTYPES
+        and not learnt
+        and (torch._C._get_tracing_state() is not None or x.numel() > 0)
+    )
+    fits = fits and whole(size) and size >= 1
     if not fits or window is None or not poolable(x, window, ceil_mode):
         y = local_response_norm(x.relu(), size, alpha, beta, k)
         pooled = max_pool2d(y, kernel_size, stride, padding, dilation, ceil_mode)
         assert isinstance(pooled, Tensor)
         return pooled
     out: tuple[Tensor, Tensor] = autograd.relu_lrn_max_pool2d(
-        x, size, float(alpha), float(beta), float(k), *window, ceil_mode, False
+        widened(x), int(size), float(alpha), float(beta), float(k), *window, ceil_mode, False
     )
     return out[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
-from fastseq import functional
+from fastseq import _script, functional
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
@@ -29,7 +30,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
         >>> y = fastseq.LocalResponseNorm(5, alpha=5e-4, k=2.0)(torch.randn(8, 96, 55, 55))
     """
 
-    within_channel: bool
+    __constants__ = [*nn.LocalResponseNorm.__constants__, "within_channel"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -44,6 +45,10 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalized input."""
+        if is_scripting():
+            return _script.local_response_norm(
+                input, self.size, self.alpha, self.beta, self.k, self.within_channel
+            )
         return functional.local_response_norm(
             input, self.size, self.alpha, self.beta, self.k, self.within_channel
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
-from fastseq import functional
+from fastseq import _script, functional
 from fastseq.functional.pool import Size
 
 
@@ -32,6 +33,18 @@ class ReLULRNMaxPool2d(nn.Module):
         >>> y = fastseq.ReLULRNMaxPool2d(5, alpha=5e-4, k=2.0)(torch.randn(8, 96, 55, 55))
     """
 
+    __constants__ = [  # noqa: RUF012
+        "size",
+        "alpha",
+        "beta",
+        "k",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "ceil_mode",
+    ]
+
     def __init__(
         self,
         size: int = 5,
@@ -57,6 +70,19 @@ class ReLULRNMaxPool2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the pooled, normalized positive part."""
+        if is_scripting():
+            return _script.relu_lrn_max_pool2d(
+                input,
+                self.size,
+                self.alpha,
+                self.beta,
+                self.k,
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.ceil_mode,
+            )
         return functional.relu_lrn_max_pool2d(
             input,
             self.size,

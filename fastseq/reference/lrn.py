@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import pad
 
+_Number = float | Tensor
+
 
 def _slide(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Sums over the window [i - before, i + after] along a dimension; zeros outside."""
@@ -24,15 +26,15 @@ def _window_sum(x: Tensor, size: int, within_channel: bool, mirrored: bool = Fal
 
 
 def _normalizer(
-    x: Tensor, size: int, alpha: float, k: float, within_channel: bool
-) -> tuple[Tensor, float]:
+    x: Tensor, size: int, alpha: _Number, k: _Number, within_channel: bool
+) -> tuple[Tensor, _Number]:
     """``s = k + alpha/n sum of x^2``, and alpha/n."""
     scale = alpha / (size * size if within_channel else size)
     return k + scale * _window_sum(x * x, size, within_channel), scale
 
 
 def local_response_norm(
-    x: Tensor, size: int, alpha: float, beta: float, k: float, within_channel: bool
+    x: Tensor, size: int, alpha: _Number, beta: _Number, k: _Number, within_channel: bool
 ) -> Tensor:
     """``y = x s^-beta`` (see ``fastseq.ops.local_response_norm``)."""
     s, _ = _normalizer(x, size, alpha, k, within_channel)
