@@ -272,3 +272,14 @@ def test_onnx_node_cases() -> None:
             attributes.get("bias", 1.0),
         )
         torch.testing.assert_close(got, torch.from_numpy(expected.copy()))
+
+
+@each_kind
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("near", [0.5, 0.75, 1.0])
+def test_betas_beside_the_quick_ones(near: float, size: int, within: bool) -> None:
+    """Roots are for their own betas alone, however near another one is."""
+    for dtype, apart in ((torch.float32, 1e-3), (torch.float64, 1e-9)):
+        for beta in (near - apart, near + apart):
+            for form in FORMATS:
+                check(images(2, 9, 7, 5, dtype=dtype, form=form), size, 9.0, beta, 1.0, within)

@@ -417,3 +417,23 @@ def test_what_torch_nn_has_not_stays() -> None:
     assert isinstance(model["plain"], nn.GRU)
     assert isinstance(model["normed"], fastseq.LSTM)
     assert "torch.nn has no layer_norm=True, zoneout=(0.1, 0.1)" in str(report)
+
+
+@pytest.mark.parametrize(
+    "register",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+     "register_full_backward_pre_hook"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_hook_of_any_kind_forbids_fusion(register: str, place: int) -> None:
+    model = nn.Sequential(nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2))
+    seen: list[str] = []
+    handle = getattr(model[place], register)(lambda *_: seen.append(register))
+    fastseq.swap(model)
+    assert type(model[0]) is nn.ReLU
+    x = images(2, 3, 6, 6).requires_grad_()
+    model(x).sum().backward()
+    assert seen == [register]
+    handle.remove()
+    fastseq.swap(model)
+    assert type(model[0]) is fastseq.ReLULRNMaxPool2d

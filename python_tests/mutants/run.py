@@ -1,0 +1,115 @@
+"""Runs tests in a copy of the checkout, each time in a fork of this process.
+
+torch takes seconds to import, longer than most of these tests; a fork has it already, and imports
+fastseq afresh from the copy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+import torch as torch  # before the fork
+
+from .mutant import Mutant
+from .tree import ROOT, Tree
+
+LIMIT = 180.0  # seconds; a mutant may well wait for ever
+PASSED, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
+
+
+class NoVerdict(Exception):
+    """The tests did not get as far as to pass or fail."""
+
+
+@dataclass
+class Outcome:
+    """Who noticed, None if nobody did, and how long it took."""
+
+    killer: str | None
+    seconds: float
+
+
+def run(tree: Tree, tests: Iterable[str], mutant: str = "", limit: float = LIMIT) -> Outcome:
+    """Run tests of a tree up to the first failure, with a mutant of its kernels switched on.
+
+    Raises:
+        NoVerdict: pytest found no such test, or could not import one.
+    """
+    log = tree.folder / "log.txt"
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _become_pytest(tree.folder, list(tests), mutant, log)
+    status = _wait(child, start + limit)
+    seconds = time.monotonic() - start
+    if status is None:
+        return Outcome(f"the limit of {limit:.0f} s", seconds)
+    code = os.waitstatus_to_exitcode(status)
+    said = log.read_text(errors="replace")
+    if code == PASSED:
+        return Outcome(None, seconds)
+    if code == FAILED:
+        named = re.search(r"^(?:FAILED|ERROR) python_tests/(.*?)(?: - .*)?$", said, re.MULTILINE)
+        return Outcome(named[1] if named else "a test", seconds)
+    if code < 0:
+        return Outcome(signal.Signals(-code).name, seconds)
+    raise NoVerdict(f"pytest ended with {code}:\n{said[-3000:]}")
+
+
+def _become_pytest(folder: Path, tests: list[str], mutant: str, log: Path) -> None:
+    """In the child; does not return."""
+    code = 70
+    try:
+        os.setsid()  # so that it can be ended with whatever it starts
+        with log.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os.chdir(folder)
+        sys.path[:] = [str(folder), *(p for p in sys.path if p not in ("", str(ROOT)))]
+        sys.dont_write_bytecode = True  # a patch may be as long and as old as what it replaces
+        os.environ |= {
+            "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FASTSEQ_MUTANT": mutant
+        }  # fmt: skip
+        code = int(pytest.main(["-x", "-q", *(f"python_tests/{test}" for test in tests)]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int, until: float) -> int | None:
+    """The child's status, or None if it had to be ended."""
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        if time.monotonic() > until:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.02)
+
+
+@contextmanager
+def made_in(tree: Tree, mutant: Mutant) -> Iterator[str]:
+    """Makes the mistake, and takes it back; yields what the environment must say meanwhile."""
+    if mutant.compiled:
+        yield mutant.code
+        return
+    path = tree.folder / mutant.file
+    right = path.read_text()
+    path.write_text(mutant.patched(right))
+    try:
+        yield ""
+    finally:
+        path.write_text(right)
