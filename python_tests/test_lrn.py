@@ -283,3 +283,13 @@ def test_betas_beside_the_quick_ones(near: float, size: int, within: bool) -> No
         for beta in (near - apart, near + apart):
             for form in FORMATS:
                 check(images(2, 9, 7, 5, dtype=dtype, form=form), size, 9.0, beta, 1.0, within)
+
+
+@each_kind
+@each_format
+@pytest.mark.parametrize("channels", [1, 5, 9, 17])
+def test_without_a_constant(channels: int, form: str, within: bool) -> None:
+    """With k = 0 whatever lies beside the image must not be divided by."""
+    for dtype in DTYPES[:2]:
+        x = images(2, channels, 5, 7, dtype=dtype, form=form)
+        check(x + x.sign(), 3, 0.5, 0.75, 0.0, within)

@@ -289,3 +289,13 @@ def test_onnx_node_cases() -> None:
         assert torch.equal(y, expected), case.name
         checked += 1
     assert checked >= 5
+
+
+def test_second_derivatives_where_a_window_has_no_pixel() -> None:
+    """A window of which no pixel lies in the image takes no value and no gradient, at any order."""
+    x = torch.arange(1.0, 3.0, dtype=torch.float64).view(1, 2, 1, 1).requires_grad_()
+    y = functional.max_pool2d(x, 2, 1, 1, 2)
+    grad_y = torch.ones_like(y).requires_grad_()
+    (grad,) = torch.autograd.grad(y, x, grad_y, create_graph=True)
+    (again,) = torch.autograd.grad(grad, grad_y, torch.ones_like(grad))
+    assert not again.any()

@@ -75,3 +75,12 @@ def test_layer_norm_begins_as_the_norm_alone(kind: str) -> None:
     assert not torch.allclose(y, plain(x)[0])
     y.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_cell_states_of_both_directions() -> None:
+    """The last state of each direction is its c_n, and where it began is the other end."""
+    lstm = fastseq.LSTM(3, 7, bidirectional=True, return_cell_states=True)
+    _, (_, c_n), cells = lstm(numbers(6, 5, 3))
+    assert cells.shape == (6, 5, 14)
+    torch.testing.assert_close(cells[-1, :, :7], c_n[0])
+    torch.testing.assert_close(cells[0, :, 7:], c_n[1])

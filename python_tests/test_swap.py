@@ -437,3 +437,16 @@ def test_a_hook_of_any_kind_forbids_fusion(register: str, place: int) -> None:
     handle.remove()
     fastseq.swap(model)
     assert type(model[0]) is fastseq.ReLULRNMaxPool2d
+
+
+def test_back_leaves_an_lrn_within_a_channel() -> None:
+    """torch.nn would normalize across channels without a word."""
+    model = nn.Sequential(
+        fastseq.LocalResponseNorm(3, within_channel=True), fastseq.LocalResponseNorm(3)
+    )
+    x = images(2, 5, 6, 6)
+    expected = model(x)
+    report = fastseq.swap(model, back=True)
+    assert [type(module) for module in model] == [fastseq.LocalResponseNorm, nn.LocalResponseNorm]
+    assert "within a channel" in str(report)
+    torch.testing.assert_close(model(x), expected)
