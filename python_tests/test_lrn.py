@@ -293,3 +293,12 @@ def test_without_a_constant(channels: int, form: str, within: bool) -> None:
     for dtype in DTYPES[:2]:
         x = images(2, channels, 5, 7, dtype=dtype, form=form)
         check(x + x.sign(), 3, 0.5, 0.75, 0.0, within)
+
+
+@each_kind
+def test_module_is_the_function(within: bool) -> None:
+    x = images(2, 9, 7, 5)
+    module = fastseq.LocalResponseNorm(3, 0.5, 0.6, 2.0, within)
+    assert torch.equal(module(x), functional.local_response_norm(x, 3, 0.5, 0.6, 2.0, within))
+    other = fastseq.LocalResponseNorm(3, 0.5, 0.6, 2.0, not within)
+    assert not torch.allclose(module(x), other(x))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from .catalogue import MUTANTS, check
 from .mutant import Mutant, Stale
@@ -29,6 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("python", "kernels"), help="one half of them")
     parser.add_argument("--list", action="store_true", help="show them and do nothing")
     parser.add_argument("--jobs", type=int, default=2, help="compilers side by side")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "build/mutants", help="where the copies are made"
+    )
     return parser.parse_args()
 
 
@@ -46,12 +50,11 @@ def chosen(args: argparse.Namespace) -> list[Mutant]:
     return found
 
 
-def tree_for(compiled: bool, jobs: int) -> Tree:
+def tree_for(compiled: bool, folder: Path, jobs: int) -> Tree:
     """A copy of the checkout; with all mutants of the kernels in it, for those."""
-    folder = ROOT / "build/mutants" / ("kernels" if compiled else "python")
     if not compiled:
-        return Tree(folder)
-    tree = Tree(folder, [mutant for mutant in MUTANTS if mutant.compiled])
+        return Tree(folder / "python")
+    tree = Tree(folder / "kernels", [mutant for mutant in MUTANTS if mutant.compiled])
     start = time.monotonic()
     tree.build(jobs)
     print(f"kernels with all their mutants: {time.monotonic() - start:.0f} s to compile")
@@ -92,7 +95,7 @@ def main() -> None:
     for compiled in (False, True):
         group = [mutant for mutant in mutants if mutant.compiled == compiled]
         if group:
-            alive += hunt(tree_for(compiled, args.jobs), group)
+            alive += hunt(tree_for(compiled, args.folder.resolve(), args.jobs), group)
     if alive:
         sys.exit(f"{len(alive)} of {len(mutants)} mutants live: {'; '.join(alive)}")
     print(f"{len(mutants)} mutants, none lives")

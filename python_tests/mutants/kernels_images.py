@@ -112,8 +112,9 @@ KERNELS_IMAGES = [
     Mutant(
         name="LRN within: the window is not mirrored down the rows",
         file=f"{CPU}/lrn_within.cpp",
-        old="h - lrn.after, lrn.size",
-        new="h - lrn.before, lrn.size",
+        at="term_sums, h - lrn.after, lrn.size",
+        old="h - lrn.after",
+        new="h - lrn.before",
         tests=EVEN,
     ),
     # ---- pooling
@@ -204,18 +205,14 @@ KERNELS_IMAGES = [
         at="store<A>(band + p, rounded_to<A, S>(v))",
         old="rounded_to<A, S>(v)",
         new="v",
-        tests=(
-            "test_trio.py::test_bit_by_bit_every_parameter[(5, 0.3, 0.75, 2.0)-(3, 2)-torch.bfloat16-NCHW]",
-        ),
+        tests=(TRIO.format("bfloat16-NCHW"),),
     ),
     Mutant(
         name="trio: the pool's gradient is not rounded",
         file=f"{CPU}/trio.cpp",
         old="rounded_to<A, S>(load<A>(band + p))",
         new="load<A>(band + p)",
-        tests=(
-            "test_trio.py::test_bit_by_bit_every_parameter[(5, 0.3, 0.75, 2.0)-(3, 2)-torch.bfloat16-NCHW]",
-        ),
+        tests=(TRIO.format("bfloat16-NCHW"),),
     ),
     Mutant(
         name="trio: a gradient passes where x is negative",
@@ -223,9 +220,7 @@ KERNELS_IMAGES = [
         at="emit(c, p, Kind::kRelu ? VecMath::relu_gradient(own, dx) : dx)",
         old="Kind::kRelu ? VecMath::relu_gradient(own, dx) : dx",
         new="dx",
-        tests=(
-            "test_trio.py::test_bit_by_bit_every_parameter[(5, 0.3, 0.75, 2.0)-(3, 2)-torch.float32-NCHW]",
-        ),
+        tests=(TRIO.format("float32-NCHW"),),
     ),
     Mutant(
         name="trio: any beta near 0.75 is 0.75",
@@ -241,9 +236,7 @@ KERNELS_IMAGES = [
         at="h.start(last - 1) + (h.kernel - 1) * h.dilation + 1",
         old="(h.kernel - 1) * h.dilation + 1",
         new="(h.kernel - 1) * h.dilation",
-        tests=(
-            "test_trio.py::test_bit_by_bit_every_parameter[(5, 0.3, 0.75, 2.0)-(3, 2)-torch.float32-NHWC]",
-        ),
+        tests=(TRIO.format("float32-NHWC"),),
     ),
     # ---- CUDA, on the machine of simt/
     Mutant(
@@ -256,9 +249,8 @@ KERNELS_IMAGES = [
     Mutant(
         name="CUDA LRN within: the window of backward is not mirrored",
         file=f"{CUDA}/lrn_within.cuh",
-        at="corner.index(a.images, tile, r - after, q - after * tc)",
-        old="r - after, q - after * tc",
-        new="r - before, q - before * tc",
+        old="corner.index(a.images, tile, r - after, q - after * tc)",
+        new="corner.index(a.images, tile, r - before, q - before * tc)",
         tests=("simt/test_lrn_cuda.py::test_every_size",),
     ),
     Mutant(

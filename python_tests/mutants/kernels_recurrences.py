@@ -328,21 +328,21 @@ KERNELS_RECURRENCES = [
         file="csrc/ops/memory.cpp",
         old="k.bytes + header->bytes > most_kept_bytes()",
         new="false",
-        tests=("test_kept_memory.py::test_no_more_is_kept_than_the_limit",),
+        tests=("test_memory_limit.py::test_no_more_is_kept_than_the_limit",),
     ),
     Mutant(
         name="memory that is given back counts on",
         file="csrc/ops/memory.cpp",
         old="bytes -= found->bytes;",
         new=";",
-        tests=("test_kept_memory.py::test_all_of_it_is_given_back",),
+        tests=("test_memory_limit.py::test_all_of_it_is_given_back",),
     ),
     Mutant(
         name="empty_cache returns 0",
         file="csrc/ops/memory.cpp",
         old="return bytes;",
         new="return 0;",
-        tests=("test_kept_memory.py::test_no_more_is_kept_than_the_limit",),
+        tests=("test_memory_limit.py::test_no_more_is_kept_than_the_limit",),
     ),
     # ---- CUDA, on the machine of simt/
     Mutant(

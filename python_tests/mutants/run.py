@@ -1,7 +1,7 @@
 """Runs tests in a copy of the checkout, each time in a fork of this process.
 
-torch takes seconds to import, longer than most of these tests; a fork has it already, and imports
-fastseq afresh from the copy.
+torch takes seconds to import, longer than most of these tests; a fork has it already, with what it
+imports later at the first comparison and the first trace, and imports fastseq afresh from the copy.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch as torch  # before the fork
+import torch
+import torch._dynamo
 
 from .mutant import Mutant
 from .tree import ROOT, Tree
 
+torch.testing.assert_close(torch.ones(1), torch.ones(1))
 LIMIT = 180.0  # seconds; a mutant may well wait for ever
 PASSED, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 
