@@ -146,7 +146,7 @@ KERNELS_IMAGES = [
         file=SHARED,
         old="(-s + dilation - 1) / dilation",
         new="-s",
-        tests=("test_pool.py::test_windows[2-False-NCHW]",),
+        tests=("test_pool.py::test_windows[2-False-NHWC]",),
     ),
     Mutant(
         name="pool: the last row of a window has no gradient",

@@ -116,7 +116,7 @@ PYTHON_OTHERS = [
         file="fastseq/ops/_common.py",
         old="x.movedim(dim, 0)",
         new="x",
-        tests=("test_image_ops.py::test_vmap",),
+        tests=("test_image_ops.py::test_vmap[1-NCHW-lrn]",),
     ),
     Mutant(
         name="vmap: the trio's gradient has the offsets of the first example",
@@ -124,7 +124,7 @@ PYTHON_OTHERS = [
         old="[fold(t, d, size) for t, d in zip((grad_y, offsets, x), in_dims, strict=False)]",
         new="[fold(t, d, size) for t, d in zip((grad_y, offsets[:1].expand_as(offsets), x), "
         "in_dims, strict=False)]",
-        tests=("test_image_ops.py::test_vmap",),
+        tests=("test_image_ops.py::test_vmap[0-NCHW-trio]",),
     ),
     Mutant(
         name="ONNX: LRN's window for an even size is ONNX's",

@@ -7,7 +7,6 @@ FUNCTIONAL = "fastseq/functional/recurrence.py"
 REFERENCE = "fastseq/reference"
 LAYER = "test_layer.py::test_against_the_reference[all-{}-packed-{}-R=H]"
 SECOND = "test_recurrent_gradients.py::test_second_derivative_is_torch_nns"
-EXTENDED_SECOND = "test_functorch.py::test_second_derivatives_of_the_extended_layer"
 
 PYTHON_RECURRENCES = [
     # ---- gradients
@@ -37,11 +36,7 @@ PYTHON_RECURRENCES = [
         file="fastseq/autograd/linear.py",
         old="not ctx.turned",
         new="ctx.turned",
-        tests=(
-            "test_beyond.py::test_layer_norm_by_its_formula",
-            EXTENDED_SECOND,
-            "test_functorch.py::test_gradients_of_linear",
-        ),
+        tests=("test_functorch.py::test_gradients_of_linear",),
     ),
     Mutant(
         name="linear: the weight's gradient is turned over",
@@ -159,7 +154,10 @@ PYTHON_RECURRENCES = [
         file=FUNCTIONAL,
         old="layer < num_layers - 1",
         new="layer < num_layers",
-        tests=("test_recurrent_parity.py::test_options",),
+        tests=(
+            "test_recurrent_parity.py::test_options"
+            "[train-zeros-torch.float32-LSTM-num_layers=3,dropout=0.4]",
+        ),
     ),
     Mutant(
         name="cell states are those of the first direction",
@@ -195,14 +193,14 @@ PYTHON_RECURRENCES = [
         file="fastseq/nn/recurrent.py",
         old="_permuted(state, unsorted_indices)",
         new="state",
-        tests=("test_recurrent_parity.py::test_packed",),
+        tests=("test_recurrent_parity.py::test_packed[hx-[2, 5, 1, 4]-GRU-]",),
     ),
     Mutant(
         name="packed: initial states are taken in sorted order",
         file="fastseq/nn/recurrent.py",
         old="_permuted(state, sorted_indices)",
         new="state",
-        tests=("test_recurrent_parity.py::test_packed",),
+        tests=("test_recurrent_parity.py::test_packed[hx-[2, 5, 1, 4]-GRU-]",),
     ),
     Mutant(
         name="the quick cell ignores autocast",
@@ -230,7 +228,9 @@ PYTHON_RECURRENCES = [
         file="fastseq/nn/streaming.py",
         old="tuple(s.detach().clone() for s in state.states)",
         new="tuple(s.detach() for s in state.states)",
-        tests=("test_streaming.py::test_a_stream_is_the_sequence",),
+        tests=(
+            "test_streaming.py::test_a_stream_is_the_sequence[hx-inference-torch.float32-LSTM-plain]",
+        ),
     ),
     Mutant(
         name="step draws masks in training",
@@ -245,7 +245,7 @@ PYTHON_RECURRENCES = [
         file="fastseq/ops/layer.py",
         old="[batch, hidden] if kind == Cell.LSTM else [0]",
         new="[batch, hidden]",
-        tests=("test_layer.py::test_fakes_are_exact",),
+        tests=("test_layer.py::test_fakes_are_exact[torch.float32-padded-GRU-R=H]",),
     ),
     Mutant(
         name="fake: what is saved is made without saving",
@@ -266,21 +266,23 @@ PYTHON_RECURRENCES = [
         file="fastseq/ops/_vmap.py",
         old="a.select(dim, i)",
         new="a.select(dim, 0)",
-        tests=("test_functorch.py::test_ensemble",),
+        tests=("test_functorch.py::test_ensemble[GRU-plain]",),
     ),
     Mutant(
         name="vmap: W_hh's gradient reads the states that come later",
         file="fastseq/autograd/layer_vmap.py",
         old="[y[:, 1:], edge] if reverse else [edge, y[:, :-1]]",
         new="[edge, y[:, :-1]]",
-        tests=("test_functorch.py::test_per_sample_gradients",),
+        tests=(
+            "test_functorch.py::test_per_sample_gradients[False-GRU-num_layers-bidirectional-bias]",
+        ),
     ),
     Mutant(
         name="vmap: linear takes its examples from the first dimension",
         file="fastseq/ops/linear.py",
         old="x.movedim(in_dims[0], 0)",
         new="x",
-        tests=("test_functorch.py::test_vmap_over_inputs",),
+        tests=("test_functorch.py::test_vmap_over_inputs[2-LSTM-layer_norm]",),
     ),
     Mutant(
         name="ONNX: an LSTM's gates stay in torch.nn's order",
