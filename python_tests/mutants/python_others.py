@@ -57,7 +57,7 @@ PYTHON_OTHERS = [
         tests=("test_lrn.py::test_module_is_the_function",),
     ),
     Mutant(
-        name="pool: half of a window and more may be padding",
+        name="pool: the function takes any padding",
         file="fastseq/functional/pool.py",
         old="0 <= pad <= kernel // 2",
         new="0 <= pad",
