@@ -80,19 +80,22 @@ def test_switches_leave_the_rest_as_it_was() -> None:
         with_switches(text, [one, mutant("three", old="b;\nd")], "switch.h")
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command, with a mutant that changes nothing beside the others."""
+    code = f"""
+import sys
+from python_tests.mutants import __main__ as command
+from python_tests.mutants.mutant import Mutant
+tests = ("test_trio.py::test_against_the_reference[torch.float32]",)
+command.MUTANTS.append(
+    Mutant("no change", "fastseq/reference/trio.py", "one after the other", "in a row", tests)
+)
+sys.argv[1:] = ["--only", "python", *{words!r}]
+command.main()
+"""
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTEST")}
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "python_tests.mutants",
-            "--only",
-            "python",
-            "--folder",
-            str(folder),
-            *words,
-        ],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -102,15 +105,18 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_few_are_killed(tmp_path: Path) -> None:
+def test_a_few_are_killed_and_one_lives(tmp_path: Path) -> None:
     """By the command itself, in a copy of the checkout."""
-    done = command(tmp_path, *SAMPLE)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert "3 mutants, none lives" in done.stdout
-    assert "ALIVE" not in done.stdout
+    done = command("--folder", str(tmp_path), "no change", *SAMPLE)
+    assert "1 of 4 mutants live: no change" in done.stderr, (done.stdout + done.stderr)[-3000:]
+    assert done.returncode == 1
+    assert "4 selections of tests pass without mutants" in done.stdout
+    verdicts = [line.split("  ")[-1] for line in done.stdout.splitlines()[1:]]
+    assert verdicts.count("ALIVE") == 1
+    assert sum("::test_" in verdict for verdict in verdicts) == 3
 
 
-def test_no_such_mutant(tmp_path: Path) -> None:
-    done = command(tmp_path, "no such words")
+def test_no_such_mutant() -> None:
+    done = command("no such words")
     assert done.returncode == 1
     assert "no mutant's name has any of no such words in it" in done.stderr

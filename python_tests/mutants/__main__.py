@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from .catalogue import MUTANTS, check
-from .mutant import Mutant, Stale
+from .mutant import Mutant, NoVerdict, Stale
 from .tree import ROOT, Tree
 
 
@@ -62,19 +62,21 @@ def tree_for(compiled: bool, folder: Path, jobs: int) -> Tree:
 
 
 def hunt(tree: Tree, mutants: list[Mutant]) -> list[str]:
-    """Run them; the names of those who live."""
+    """Run them, one line each; the names of those who live."""
     from .run import made_in, run
 
     every = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     right = run(tree, every, limit=1800)
     if right.killer is not None:
-        raise SystemExit(f"{right.killer} fails without any mutant; see {tree.folder}/log.txt")
+        raise NoVerdict(f"{right.killer} fails without any mutant; see {tree.folder}/log.txt")
     print(f"{len(every)} selections of tests pass without mutants: {right.seconds:.0f} s")
+    width = max(len(mutant.name) for mutant in mutants)
     alive = []
     for mutant in mutants:
         with made_in(tree, mutant) as code:
             found = run(tree, mutant.tests, code)
-        print(f"{found.seconds:6.1f} s  {mutant.name:<58}  {found.killer or 'ALIVE'}", flush=True)
+        verdict = found.killer or "ALIVE"
+        print(f"{found.seconds:6.1f} s  {mutant.name:<{width}}  {verdict}", flush=True)
         if found.killer is None:
             alive.append(mutant.name)
     return alive
@@ -83,19 +85,19 @@ def hunt(tree: Tree, mutants: list[Mutant]) -> list[str]:
 def main() -> None:
     args = arguments()
     mutants = chosen(args)
-    try:
-        check(MUTANTS)
-    except Stale as stale:
-        raise SystemExit(str(stale)) from None
     if args.list:
         for mutant in mutants:
             print(f"{mutant.name}\n    {mutant.file}: {', '.join(mutant.tests)}")
         return
     alive = []
-    for compiled in (False, True):
-        group = [mutant for mutant in mutants if mutant.compiled == compiled]
-        if group:
-            alive += hunt(tree_for(compiled, args.folder.resolve(), args.jobs), group)
+    try:
+        check(MUTANTS)
+        for compiled in (False, True):
+            group = [mutant for mutant in mutants if mutant.compiled == compiled]
+            if group:
+                alive += hunt(tree_for(compiled, args.folder.resolve(), args.jobs), group)
+    except (Stale, NoVerdict) as words:
+        sys.exit(str(words))
     if alive:
         sys.exit(f"{len(alive)} of {len(mutants)} mutants live: {'; '.join(alive)}")
     print(f"{len(mutants)} mutants, none lives")

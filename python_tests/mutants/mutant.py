@@ -25,6 +25,10 @@ class Stale(Exception):
     """A mutant's snippet is not where it was: the source has moved on, and the list must follow."""
 
 
+class NoVerdict(Exception):
+    """Tests neither passed nor failed, or failed without any mutant."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One mistake.

@@ -20,16 +20,12 @@ import pytest
 import torch
 import torch._dynamo
 
-from .mutant import Mutant
+from .mutant import Mutant, NoVerdict
 from .tree import ROOT, Tree
 
 torch.testing.assert_close(torch.ones(1), torch.ones(1))
 LIMIT = 180.0  # seconds; a mutant may well wait for ever
 PASSED, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
-
-
-class NoVerdict(Exception):
-    """The tests did not get as far as to pass or fail."""
 
 
 @dataclass
@@ -51,7 +47,11 @@ def run(tree: Tree, tests: Iterable[str], mutant: str = "", limit: float = LIMIT
     child = os.fork()
     if child == 0:
         _become_pytest(tree.folder, list(tests), mutant, log)
-    status = _wait(child, start + limit)
+    try:
+        status = _wait(child, start + limit)
+    except BaseException:  # somebody has had enough
+        os.killpg(child, signal.SIGKILL)
+        raise
     seconds = time.monotonic() - start
     if status is None:
         return Outcome(f"the limit of {limit:.0f} s", seconds)
