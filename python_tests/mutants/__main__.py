@@ -67,17 +67,18 @@ def hunt(tree: Tree, mutants: list[Mutant]) -> list[str]:
 
     every = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     right = run(tree, every, limit=1800)
-    if right.killer is not None:
-        raise NoVerdict(f"{right.killer} fails without any mutant; see {tree.folder}/log.txt")
+    if right.killers:
+        failed = "\n".join(right.killers)
+        raise NoVerdict(f"{failed}\nfail without any mutant; {tree.folder}/log.txt says how")
     print(f"{len(every)} selections of tests pass without mutants: {right.seconds:.0f} s")
     width = max(len(mutant.name) for mutant in mutants)
     alive = []
     for mutant in mutants:
         with made_in(tree, mutant) as code:
             found = run(tree, mutant.tests, code)
-        verdict = found.killer or "ALIVE"
+        verdict = found.killers[0] if found.killers else "ALIVE"
         print(f"{found.seconds:6.1f} s  {mutant.name:<{width}}  {verdict}", flush=True)
-        if found.killer is None:
+        if not found.killers:
             alive.append(mutant.name)
     return alive
 

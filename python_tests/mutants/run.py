@@ -30,14 +30,22 @@ PASSED, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 
 @dataclass
 class Outcome:
-    """Who noticed, None if nobody did, and how long it took."""
+    """Who noticed, nobody if all is well, and how long it took."""
 
-    killer: str | None
+    killers: list[str]
     seconds: float
 
 
-def run(tree: Tree, tests: Iterable[str], mutant: str = "", limit: float = LIMIT) -> Outcome:
-    """Run tests of a tree up to the first failure, with a mutant of its kernels switched on.
+def run(
+    tree: Tree, tests: Iterable[str], mutant: str | None = None, limit: float = LIMIT
+) -> Outcome:
+    """Run tests of a tree: all of them, or with a mutant up to the first that notices it.
+
+    Args:
+        tree: where.
+        tests: pytest's ids, from ``python_tests``.
+        mutant: what the environment says to the kernels; None for no mutant at all.
+        limit: seconds after which it is ended.
 
     Raises:
         NoVerdict: pytest found no such test, or could not import one.
@@ -54,20 +62,20 @@ def run(tree: Tree, tests: Iterable[str], mutant: str = "", limit: float = LIMIT
         raise
     seconds = time.monotonic() - start
     if status is None:
-        return Outcome(f"the limit of {limit:.0f} s", seconds)
+        return Outcome([f"the limit of {limit:.0f} s"], seconds)
     code = os.waitstatus_to_exitcode(status)
     said = log.read_text(errors="replace")
     if code == PASSED:
-        return Outcome(None, seconds)
+        return Outcome([], seconds)
     if code == FAILED:
-        named = re.search(r"^(?:FAILED|ERROR) python_tests/(.*?)(?: - .*)?$", said, re.MULTILINE)
-        return Outcome(named[1] if named else "a test", seconds)
+        named = re.findall(r"^(?:FAILED|ERROR) python_tests/(.*?)(?: - .*)?$", said, re.MULTILINE)
+        return Outcome(named or ["a test"], seconds)
     if code < 0:
-        return Outcome(signal.Signals(-code).name, seconds)
+        return Outcome([signal.Signals(-code).name], seconds)
     raise NoVerdict(f"pytest ended with {code}:\n{said[-3000:]}")
 
 
-def _become_pytest(folder: Path, tests: list[str], mutant: str, log: Path) -> None:
+def _become_pytest(folder: Path, tests: list[str], mutant: str | None, log: Path) -> None:
     """In the child; does not return."""
     code = 70
     try:
@@ -78,10 +86,11 @@ def _become_pytest(folder: Path, tests: list[str], mutant: str, log: Path) -> No
         os.chdir(folder)
         sys.path[:] = [str(folder), *(p for p in sys.path if p not in ("", str(ROOT)))]
         sys.dont_write_bytecode = True  # a patch may be as long and as old as what it replaces
-        os.environ |= {
-            "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FASTSEQ_MUTANT": mutant
-        }  # fmt: skip
-        code = int(pytest.main(["-x", "-q", *(f"python_tests/{test}" for test in tests)]))
+        os.environ["PYTHONPATH"] = str(folder)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        os.environ["FASTSEQ_MUTANT"] = mutant or ""
+        options = ["-q", "--tb=short"] + ["-x"] * (mutant is not None)
+        code = int(pytest.main([*options, *(f"python_tests/{test}" for test in tests)]))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
