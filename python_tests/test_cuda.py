@@ -178,11 +178,24 @@ def no_waiting() -> Iterator[None]:
 @each_kind
 @pytest.mark.usefixtures("no_waiting")
 def test_host_never_waits_for_padded_input(kind: str) -> None:
+    """Neither in torch's calls nor in ours: a step returns while the device is asleep."""
     torch.cuda.set_sync_debug_mode("default")
     module = getattr(fastseq, kind)(17, 37, num_layers=2, bidirectional=True).cuda()
     x = numbers(9, 6, 17).cuda().requires_grad_()
+
+    def step() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(module(x)[0].sum(), [x, *module.parameters()])
+
+    expected = step()  # from here on there are memory, handles and kernels
+    torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    module(x)[0].sum().backward()
+    torch.cuda._sleep(1_000_000_000)  # half a second
+    awake = torch.cuda.Event()
+    awake.record()
+    found = step()
+    assert not awake.query()
+    torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found, expected)
 
 
 @each_kind

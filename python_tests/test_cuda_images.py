@@ -210,10 +210,18 @@ def no_waiting() -> Iterator[None]:
 @each_op
 @pytest.mark.usefixtures("no_waiting")
 def test_the_host_never_waits(op: Callable[[Tensor], Tensor]) -> None:
+    """Neither in torch's calls nor in ours: an op returns while the device is asleep."""
     x = torch.randn(2, 16, 15, 15, device="cuda", requires_grad=True)
+    expected = value_and_gradient(op, x)  # from here on there are memory and kernels
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    value_and_gradient(op, x)
+    torch.cuda._sleep(1_000_000_000)  # half a second
+    awake = torch.cuda.Event()
+    awake.record()
+    found = value_and_gradient(op, x)
+    assert not awake.query()
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @each_op

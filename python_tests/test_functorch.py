@@ -8,11 +8,11 @@ import torch
 from extended_cases import extended
 from recurrence_cases import CELLS, KINDS, numbers
 from torch import Tensor
-from torch.autograd import gradgradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
 
 import fastseq
-from fastseq.autograd import ExtendedLayer
+from fastseq.autograd import ExtendedLayer, Linear
 from fastseq.ops import Cell
 
 V, T, B, I, H = 3, 5, 4, 2, 3  # noqa: E741
@@ -137,3 +137,13 @@ def test_gradient_penalty_is_torch_nns(kind: str) -> None:
         (slope.norm(dim=-1) - 1).square().mean().backward()
         results.append([x.grad, *(p.grad for p in module.parameters())])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradients_of_linear(turned: bool) -> None:
+    """Of both factors, once and twice, over any number of leading dimensions."""
+    weight = numbers(4, 3, dtype=torch.float64).requires_grad_()
+    for lead in ((5,), (2, 5)):
+        x = numbers(*lead, 4 if turned else 3, seed=2, dtype=torch.float64).requires_grad_()
+        assert gradcheck(lambda x, w: Linear.apply(x, w, turned), (x, weight))
+        assert gradgradcheck(lambda x, w: Linear.apply(x, w, turned), (x, weight))

@@ -1,5 +1,6 @@
 """LRN, pooling and the trio as ops: opcheck, tracing, vmap, threads, determinism."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from image_cases import DTYPES, FORMATS, gradient, images
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.library import opcheck
@@ -14,6 +16,7 @@ from torch.library import opcheck
 import fastseq
 from fastseq import functional, ops
 from fastseq.functional.pool import window_of
+from fastseq.ops._common import channels_last
 
 NORM = (5, 0.3, 0.75, 2.0)
 POOL: Any = ((3, 3), (2, 2), (1, 1), (1, 1))
@@ -274,3 +277,18 @@ def test_explain() -> None:
     assert said.endswith("torch.nn, because fastseq has no kernel for torch.int64.")
     with pytest.raises(TypeError, match="was given a MaxPool2d; it knows"):
         fastseq.explain(torch.nn.MaxPool2d(3), x)
+
+
+def test_memory_formats_are_torchs() -> None:
+    """Of dense, strided and doubtful tensors: traces must give the strides that kernels give."""
+    shapes = itertools.product((0, 1, 2), (1, 2, 5), (1, 3), (1, 4))
+    for shape in shapes:
+        x = torch.empty(shape)
+        for t in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(1, 3), x[:, ::2]):
+            suggested = suggest_memory_format(t) == torch.channels_last
+            assert channels_last(t) == suggested, (t.shape, t.stride())
+            if t.numel():
+                y = torch.ops.fastseq.local_response_norm(t, 3, 1.0, 0.75, 1.0, False)
+                assert y.is_contiguous(
+                    memory_format=torch.channels_last if suggested else torch.contiguous_format
+                )

@@ -272,3 +272,37 @@ def test_onnx_node_cases() -> None:
             attributes.get("bias", 1.0),
         )
         torch.testing.assert_close(got, torch.from_numpy(expected.copy()))
+
+
+@each_kind
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("near", [0.5, 0.75, 1.0])
+def test_betas_beside_the_quick_ones(near: float, size: int, within: bool) -> None:
+    """Roots are for their own betas alone, however near another one is."""
+    for dtype, apart in ((torch.float32, 1e-3), (torch.float64, 1e-9)):
+        for beta in (near - apart, near + apart):
+            for form in FORMATS:
+                check(images(2, 9, 7, 5, dtype=dtype, form=form), size, 9.0, beta, 1.0, within)
+
+
+@each_kind
+@each_format
+@pytest.mark.parametrize("channels", [1, 5, 9, 17])
+def test_without_a_constant(channels: int, form: str, within: bool) -> None:
+    """With k = 0 what lies beside the image must not be divided by, though a zero is next to it."""
+    for dtype in DTYPES[:2]:
+        x = images(2, channels, 5, 7, dtype=dtype, form=form)
+        x += x.sign()
+        check(x, 3, 0.5, 0.75, 0.0, within)
+        if within or channels > 1:
+            x[:, -1, -1, -1] = 0
+            check(x, 3, 0.5, 0.75, 0.0, within)
+
+
+@each_kind
+def test_module_is_the_function(within: bool) -> None:
+    x = images(2, 9, 7, 5)
+    module = fastseq.LocalResponseNorm(3, 0.5, 0.6, 2.0, within)
+    assert torch.equal(module(x), functional.local_response_norm(x, 3, 0.5, 0.6, 2.0, within))
+    other = fastseq.LocalResponseNorm(3, 0.5, 0.6, 2.0, not within)
+    assert not torch.allclose(module(x), other(x))

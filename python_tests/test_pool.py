@@ -289,3 +289,29 @@ def test_onnx_node_cases() -> None:
         assert torch.equal(y, expected), case.name
         checked += 1
     assert checked >= 5
+
+
+def test_second_derivatives_where_a_window_has_no_pixel() -> None:
+    """A window of which no pixel lies in the image takes no value and no gradient, at any order."""
+    x = torch.arange(1.0, 3.0, dtype=torch.float64).view(1, 2, 1, 1).requires_grad_()
+    y = functional.max_pool2d(x, 2, 1, 1, 2)
+    grad_y = torch.ones_like(y).requires_grad_()
+    (grad,) = torch.autograd.grad(y, x, grad_y, create_graph=True)
+    (again,) = torch.autograd.grad(grad, grad_y, torch.ones_like(grad))
+    assert not again.any()
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("stride", [None, 1, 2, 3])
+def test_sizes_of_outputs(stride: int | None, ceil_mode: bool) -> None:
+    """As torch.nn has them, for tensors and for traces, and where no stride is given."""
+    for size, kernel, padding, dilation in itertools.product(
+        range(4, 9), (1, 2, 3), (0, 1), (1, 2)
+    ):
+        if 2 * padding > kernel or dilation * (kernel - 1) >= size:
+            continue
+        x = images(1, 2, size, size + 1)
+        options = (kernel, stride, padding, dilation, ceil_mode)
+        expected = native.max_pool2d(x, *options)
+        assert torch.equal(functional.max_pool2d(x, *options), expected)
+        assert functional.max_pool2d(x.to("meta"), *options).shape == expected.shape

@@ -169,3 +169,25 @@ def test_only_the_final_state_is_used(kind: str) -> None:
         (final[1] if kind == "LSTM" else final).sum().backward()
         results.append({"x": x.grad, **{n: p.grad for n, p in module.named_parameters()}})
     assert_close(*results, tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "x"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["plain", "lengths"])
+def test_one_gradient_alone_is_wanted(kind: str, name: str, lengths: bool) -> None:
+    """Frozen but for one tensor, a layer gives the gradient that it gives among all of them."""
+    module = both(kind, 7, 9)[0]
+    x = numbers(4, 3, 7)
+    options = {"lengths": torch.tensor([4, 2, 3])} if lengths else {}
+    tensors = {**dict(module.named_parameters()), "x": x}
+
+    def gradients(wanted: list[str]) -> list[torch.Tensor]:
+        for n, t in tensors.items():
+            t.requires_grad_(n in wanted)
+        y, _ = module(x, **options)
+        loss = (y * numbers(*y.shape, seed=3)).sum()
+        return list(torch.autograd.grad(loss, [tensors[n] for n in wanted]))
+
+    (alone,) = gradients([name])
+    assert alone.abs().sum() > 0
+    assert torch.equal(alone, gradients(list(tensors))[list(tensors).index(name)])

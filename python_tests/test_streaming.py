@@ -151,3 +151,21 @@ def test_quick_cells_read_weights_at_each_call(kind: str) -> None:
     found = [first, second, third, out()]
     assert all(not torch.equal(a, b) for a, b in pairwise(found))
     torch.testing.assert_close(found[-1], leaves(cell(x))[0])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *CELLS])
+def test_autocast_is_obeyed_without_gradients(kind: str) -> None:
+    """The quick ways give the numbers of the long one; cells its dtype, streams their state's."""
+    module = getattr(fastseq, kind)(I, H)
+    x = numbers(B, I)
+
+    def out(grad: bool) -> Tensor:
+        with torch.set_grad_enabled(grad):
+            return leaves(module(x) if kind in CELLS else module.step(x)[0])[0].detach().clone()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = out(True), out(False)
+    if kind in CELLS:
+        assert found.dtype == expected.dtype
+    assert torch.equal(found.float(), expected.float())
+    assert not torch.equal(found.float(), out(False))  # so autocast does something

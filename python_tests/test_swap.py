@@ -654,3 +654,36 @@ def functional_calls(module: nn.Module, x: Tensor) -> int:
     with torch.no_grad(), torch.profiler.profile() as profile:
         module(x)
     return sum(event.name == "fastseq::layer" for event in profile.events())
+
+
+@pytest.mark.parametrize(
+    "register",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+     "register_full_backward_pre_hook"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_hook_of_any_kind_forbids_fusion(register: str, place: int) -> None:
+    model = nn.Sequential(nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2))
+    seen: list[str] = []
+    handle = getattr(model[place], register)(lambda *_: seen.append(register))
+    fastseq.swap(model)
+    assert type(model[0]) is nn.ReLU
+    x = images(2, 3, 6, 6).requires_grad_()
+    model(x).sum().backward()
+    assert seen == [register]
+    handle.remove()
+    fastseq.swap(model)
+    assert type(model[0]) is fastseq.ReLULRNMaxPool2d
+
+
+def test_back_leaves_an_lrn_within_a_channel() -> None:
+    """torch.nn would normalize across channels without a word."""
+    model = nn.Sequential(
+        fastseq.LocalResponseNorm(3, within_channel=True), fastseq.LocalResponseNorm(3)
+    )
+    x = images(2, 5, 6, 6)
+    expected = model(x)
+    report = fastseq.swap(model, back=True)
+    assert [type(module) for module in model] == [fastseq.LocalResponseNorm, nn.LocalResponseNorm]
+    assert "within a channel" in str(report)
+    torch.testing.assert_close(model(x), expected)

@@ -181,3 +181,10 @@ def test_mistakes_are_those_of_the_op_they_belong_to() -> None:
         with pytest.raises(type(ours.value)) as theirs:
             one_by_one()
         assert str(ours.value) == str(theirs.value)
+
+
+@each_format
+def test_betas_beside_the_quick_one(form: str) -> None:
+    for dtype, apart in ((torch.float32, 1e-3), (torch.float64, 1e-9)):
+        for beta in (0.75 - apart, 0.75 + apart):
+            compare(images(2, 9, 8, 7, dtype=dtype, form=form), (5, 9.0, beta, 1.0), (3, 2))

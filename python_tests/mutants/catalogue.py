@@ -1,0 +1,46 @@
+"""All mutants, and what must hold of them as a list."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from .kernels_images import KERNELS_IMAGES
+from .kernels_recurrences import KERNELS_RECURRENCES
+from .mutant import Mutant, Stale, with_switches
+from .python_others import PYTHON_OTHERS
+from .python_recurrences import PYTHON_RECURRENCES
+from .tree import ROOT
+
+MUTANTS = [*PYTHON_OTHERS, *PYTHON_RECURRENCES, *KERNELS_IMAGES, *KERNELS_RECURRENCES]
+
+
+def check(mutants: Iterable[Mutant], root: Path = ROOT) -> None:
+    """Every snippet is where its mutant looks for it; all that are not are named at once.
+
+    Raises:
+        Stale: a mutant must be aimed anew.
+    """
+    complaints, by_file = [], defaultdict(list)
+    for mutant in mutants:
+        by_file[mutant.file].append(mutant)
+    for file, group in by_file.items():
+        path = root / file
+        if not path.exists():
+            complaints += [f"mutant '{m.name}' is of {file}, which is not there" for m in group]
+            continue
+        text, found = path.read_text(), []
+        for mutant in group:
+            try:
+                mutant.span(text)
+                found.append(mutant)
+            except Stale as stale:
+                complaints.append(str(stale))
+        if group[0].compiled:
+            try:
+                with_switches(text, found, "mutants.h")
+            except Stale as stale:
+                complaints.append(str(stale))
+    if complaints:
+        raise Stale("\n".join(complaints))
