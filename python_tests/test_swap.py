@@ -683,7 +683,7 @@ def test_back_leaves_an_lrn_within_a_channel() -> None:
     )
     x = images(2, 5, 6, 6)
     expected = model(x)
-    report = fastseq.swap(model, back=True)
+    report = swapped(model, back=True)
     assert [type(module) for module in model] == [fastseq.LocalResponseNorm, nn.LocalResponseNorm]
     assert "within a channel" in str(report)
     torch.testing.assert_close(model(x), expected)

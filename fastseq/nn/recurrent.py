@@ -38,16 +38,17 @@ class _Recurrent(Beyond):
     def _init_flat_weights(self) -> None:
         # Nothing here reads nn.RNNBase's list. Of a weight that is computed it would hold a result,
         # which cannot be deep-copied, and to make which a spectral norm takes a step.
-        self._flat_weights = [self._parameters.get(name) for name in self._flat_weights_names]
-        self._flat_weight_refs = [_GONE] * len(self._flat_weights)
-        self._assigned = False
+        own = vars(self)
+        own["_flat_weights"] = [self._parameters.get(name) for name in self._flat_weights_names]
+        own["_flat_weight_refs"] = [_GONE] * len(self._flat_weights_names)
+        own.pop("_assigned", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "_flat_weights":  # by somebody who wants his own weights to be read
             self._assigned = True
-        elif self._assigned and name in self._flat_weights_names:
-            self._assigned = False  # nn.RNNBase, too, drops the list when a weight has changed
+        elif "_assigned" in vars(self) and name in self._flat_weights_names:
+            del self._assigned  # nn.RNNBase, too, drops the list when a weight has changed
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as nn.RNNBase does, on the dtype of the weights as they are at this call."""
