@@ -6,6 +6,7 @@ import platform
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import _C, _library
 from fastseq._version import __version__
@@ -43,7 +44,7 @@ def info() -> dict[str, str]:
     }
 
 
-def explain(module: nn.Module, input: Tensor) -> str:
+def explain(module: nn.Module, input: Tensor | PackedSequence) -> str:
     """Say which path a module takes for an input, and why.
 
     Args:
@@ -53,8 +54,11 @@ def explain(module: nn.Module, input: Tensor) -> str:
 
     Raises:
         TypeError: the module is not one of these.
+        ValueError, RuntimeError: the module would not take the input, in its words.
     """
     if isinstance(module, (LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d)):
+        if not isinstance(input, Tensor):
+            raise TypeError(f"expected an image, got {type(input).__name__}")
         return _explain_images(type(module).__name__, input)
     if not isinstance(module, (LSTM, GRU, RNN)):
         raise TypeError(
@@ -78,16 +82,27 @@ def _explain_images(name: str, input: Tensor) -> str:
     return f"{what}: {kernels}, one pass over memory, {layout}{copy}."
 
 
-def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor) -> str:
-    if input.dim() == 2:
-        input = input.unsqueeze(0 if module.batch_first else 1)
-    steps, batch = input.shape[:2]
-    if module.batch_first:
-        steps, batch = batch, steps
+def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence) -> str:
+    packed = ""
+    if isinstance(input, PackedSequence):
+        input, sizes, *_ = input
+        module.check_input(input, sizes)
+        steps, batch = len(sizes), int(sizes[0])
+        packed = f", {len(input)} packed rows"
+    else:
+        if input.dim() not in (2, 3):
+            raise ValueError(module._input_error.format(input.dim()))
+        if input.dim() == 2:
+            input = input.unsqueeze(0 if module.batch_first else 1)
+        module.check_input(input, None)
+        steps, batch = input.shape[:2]
+        if module.batch_first:
+            steps, batch = batch, steps
     state = module.proj_size or module.hidden_size
     shape = f"T={steps}, B={batch}, H={module.hidden_size}" + (
         f", R={state}" if module.proj_size else ""
     )
+    shape += packed
     beyond = module._explain()
     if input.is_cuda and beyond:
         return f"{module.mode} {shape}: PyTorch's own operators step by step, because of {beyond}."

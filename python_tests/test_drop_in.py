@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from recurrence_cases import CELLS, KINDS, call, leaves, numbers, twins
+from recurrence_cases import CELLS, KINDS, leaves, numbers, twins
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -287,92 +287,3 @@ def test_flops_are_counted(kind: str) -> None:
         ours(numbers(T, B, I).requires_grad_())[0].sum().backward()
     # Backward makes the gradients of both factors of both products.
     assert counter.get_total_flops() == 3 * counts[0]
-
-
-# ---- arguments
-
-
-@each_cell
-def test_no_units(kind: str) -> None:
-    """PyTorch's test_RNN_cell_forward_zero_hidden_size."""
-    native, ours = getattr(nn, kind)(I, 0), getattr(fastseq, kind)(I, 0)
-    x, h = numbers(B, I), torch.zeros(B, 0)
-    for hx in (None, (h, h) if kind == "LSTMCell" else h):
-        for grad in (True, False):
-            with torch.set_grad_enabled(grad):
-                torch.testing.assert_close(ours(x, hx), native(x, hx))
-
-
-@pytest.mark.parametrize("kind", [*KINDS, *CELLS])
-def test_complex_numbers(kind: str) -> None:
-    native, ours = (getattr(lib, kind)(I, H, dtype=torch.complex64) for lib in (nn, fastseq))
-    ours.load_state_dict(native.state_dict())
-    x = torch.complex(numbers(T, B, I), numbers(T, B, I, seed=5))
-    x = x[0] if kind in CELLS else x
-    torch.testing.assert_close(ours(x), native(x))
-
-
-@pytest.mark.parametrize("kind", [*KINDS, *CELLS])
-def test_autocast_leaves_float64_alone(kind: str) -> None:
-    ours, native = twins(kind, I, H, dtype=torch.float64)
-    x = numbers(T, B, I, dtype=torch.float64)
-    x = x[0] if kind in CELLS else x
-    for grad in (True, False):
-        with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
-            torch.testing.assert_close(leaves(ours(x)), leaves(native(x)))
-
-
-def hidden(*shape: int) -> Tensor:
-    return torch.zeros(*(shape or (1, B, H)))
-
-
-WRONG: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
-    ("LSTM", lambda m: m(numbers(T, B, I), (hidden(),) * 3), RuntimeError, "two hidden states"),
-    ("LSTM", lambda m: m(numbers(T, B, I), hidden(2, 1, B, H)), TypeError, "hx|lstm"),
-    ("LSTMCell", lambda m: m(numbers(B, I), (hidden(B, H),)), RuntimeError, "two hidden states"),
-    ("LSTMCell", lambda m: m(numbers(B, I), (hidden(B, H),) * 3), RuntimeError, "two hidden state"),
-]
-
-
-@pytest.mark.parametrize(("kind", "run", "error", "words"), WRONG)
-def test_wrong_states(kind: str, run: Any, error: type[Exception], words: str) -> None:
-    for module in twins(kind, I, H):
-        with pytest.raises(error, match=words):
-            run(module)
-
-
-def test_our_own_arguments_are_checked() -> None:
-    lstm, x = fastseq.LSTM(I, H), numbers(T, B, I)
-    with pytest.raises(TypeError, match=r"reset should be a bool tensor, got torch\.int64"):
-        lstm(x, reset=[0, 1, 0, 0, 1])
-    marks = [[False] * B, [True] * B, *[[False] * B] * (T - 2)]
-    torch.testing.assert_close(lstm(x, reset=marks), lstm(x, reset=torch.tensor(marks)))
-    double = (hidden().double(), hidden().double())
-    with pytest.raises(RuntimeError, match="reset_state tensors are not the same dtype"):
-        lstm(x, reset=torch.tensor(marks), reset_state=double)
-
-
-@each_cell
-@pytest.mark.parametrize("grad", [True, False])
-def test_cells_look_at_devices(kind: str, grad: bool) -> None:
-    cell = getattr(fastseq, kind)(I, H)
-    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match="not at the same device"):
-        cell(torch.empty(B, I, device="meta"))
-
-
-@pytest.mark.parametrize("cell", KINDS)
-def test_padding_is_never_read(cell: str) -> None:
-    """NaN beyond a length, under a layer norm, too: in results and in every gradient."""
-    module = getattr(fastseq, cell)(I, H, bidirectional=True, num_layers=2, layer_norm=True)
-    lengths = torch.tensor([T, 0, 2])
-    x = numbers(T, B, I)
-    dirty = x.clone()
-    for row, length in enumerate(lengths):
-        dirty[length:, row] = torch.nan
-    clean = x.where(dirty.isfinite(), 0.0)
-    lengthy = lambda x: module(x, lengths=lengths)  # noqa: E731
-    wrapped = nn.Module()
-    wrapped.forward = lengthy  # type: ignore[method-assign]
-    wrapped.module = module
-    found, expected = call(wrapped, dirty), call(wrapped, clean)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)

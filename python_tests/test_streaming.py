@@ -1,18 +1,22 @@
 """``step``: a stream is the sequence, in memory that is allocated once; and cells' quick way."""
 
+import copy
+import pickle
+import warnings
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from recurrence_cases import CELLS, KINDS, leaves, numbers, states, twins
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from torch.profiler import ProfilerActivity, profile
 
 import fastseq
 
+each_kind = pytest.mark.parametrize("kind", KINDS)
 T, B, I, H = 5, 4, 3, 20  # noqa: E741
 OPTIONS: list[dict[str, Any]] = [
     {}, {"num_layers": 3}, {"bias": False, "batch_first": True}, {"layer_norm": True},
@@ -169,3 +173,73 @@ def test_autocast_is_obeyed_without_gradients(kind: str) -> None:
         assert found.dtype == expected.dtype
     assert torch.equal(found.float(), expected.float())
     assert not torch.equal(found.float(), out(False))  # so autocast does something
+
+
+@each_kind
+def test_a_step_tells_a_graph_what_it_overwrites(kind: str) -> None:
+    """A head that is trained on a frozen stream: an error, where it had wrong gradients."""
+    module, head = getattr(fastseq, kind)(I, H, num_layers=2), nn.Linear(H, 1)
+    state, losses = None, []
+    for x in numbers(3, B, I):
+        with torch.no_grad():
+            y, state = module.step(x, state)
+        losses.append(head(y).square().sum())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sum(losses).backward()  # type: ignore[union-attr]
+
+
+@each_kind
+def test_steps_with_and_without_gradients(kind: str) -> None:
+    """Without, with, without, then backward of the second: its own gradients."""
+    module = getattr(fastseq, kind)(I, H, num_layers=2)
+    x = numbers(3, B, I)
+    with torch.no_grad():
+        _, state = module.step(x[0])
+    hx = state.hx()
+    y, state = module.step(x[1], state)
+    with torch.no_grad():
+        module.step(x[2], state)
+    y.square().sum().backward()
+    found = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    module(x[1:2], hx)[0].square().sum().backward()
+    torch.testing.assert_close(found, [p.grad for p in module.parameters()])
+
+
+@each_kind
+def test_a_pickled_stream_goes_on(kind: str) -> None:
+    module, x = getattr(fastseq, kind)(I, H, num_layers=2), numbers(4, B, I)
+    with torch.no_grad():
+        for again in (lambda s: pickle.loads(pickle.dumps(s)), copy.deepcopy, copy.copy):
+            _, state = module.step(x[0])
+            _, state = module.step(x[1], state)
+            other = again(state)
+            if again is copy.copy:  # the same memory under two names: only one may go on
+                assert other.output is state.output
+                continue
+            for later in x[2:]:
+                y, state = module.step(later, state)
+                z, other = module.step(later, other)
+                assert torch.equal(y, z)
+                assert z is other.output
+
+
+@each_kind
+@pytest.mark.parametrize("pruned", [True, False], ids=["pruned", "weight_norm"])
+def test_steps_run_hooks_that_set_weights(kind: str, pruned: bool) -> None:
+    module = getattr(fastseq, kind)(I, H)
+    if pruned:
+        prune.random_unstructured(module, "weight_hh_l0", 0.5)
+        source = module.weight_hh_l0_orig
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nn.utils.weight_norm(module, "weight_hh_l0")
+        source = module.weight_hh_l0_g
+    x, state, hx = numbers(T, B, I), None, None
+    with torch.no_grad():
+        for i, each in enumerate(x):
+            source.mul_(1.1)  # as an optimizer would
+            y, state = module.step(each, state)
+            expected, hx = module(x[i : i + 1], hx)
+            torch.testing.assert_close(y, expected[0])

@@ -62,6 +62,16 @@ def _has_tangent(tensors: tuple[Any, ...]) -> bool:
     )
 
 
+def _refuse_old_onnx() -> None:
+    """Say what does instead, where torch.onnx would speak of an unrecognized namespace."""
+    if not is_compiling() and _tracing() is not None and torch.onnx.is_in_onnx_export():
+        raise RuntimeError(
+            "torch.onnx.export(dynamo=False) has no nodes for fastseq's ops. Export with "
+            "dynamo=True and custom_translation_table=fastseq.onnx_translation_table(), or put "
+            "torch.nn's modules back first: fastseq.swap(model, back=True)."
+        )
+
+
 class Op:
     """An op of ``torch.ops.fastseq`` with derivatives of every order and mode.
 
@@ -88,6 +98,7 @@ class Op:
     def __call__(self, *args: Any) -> Any:
         """Call the op, by the shortest way."""
         if not direct():
+            _refuse_old_onnx()
             return self.op(*args)
         if wants_graph(args[: self.count]):
             return self.apply(*args)

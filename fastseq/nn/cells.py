@@ -77,12 +77,17 @@ class _Cell(nn.RNNCellBase):
                         f"{kind}: Expected {name} to be 1D or 2D, got {state.dim()}D instead"
                     )
         x = input if input.dim() == 2 else input.unsqueeze(0)
-        if x.shape[1] != self.input_size:
+        width, hidden = self.input_size, self.hidden_size
+        if isinstance(width, Tensor):  # torch.nn's cells never look
+            width = self.weight_ih.shape[1]
+        if isinstance(hidden, Tensor):
+            hidden = self.weight_hh.shape[1]
+        if x.shape[1] != width:
             raise RuntimeError(
-                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
+                f"input has inconsistent input_size: got {x.shape[1]} expected {width}"
             )
         if states is None:
-            zeros = x.new_zeros(x.shape[0], self.hidden_size)
+            zeros = x.new_zeros(x.shape[0], hidden)
             return x, (zeros,) * len(names)
         if input.dim() == 1:
             states = tuple(state.unsqueeze(0) for state in states)
@@ -92,10 +97,10 @@ class _Cell(nn.RNNCellBase):
                     f"Input batch size {x.shape[0]} doesn't match hidden{i} batch size "
                     f"{state.shape[0]}"
                 )
-            if state.shape[1] != self.hidden_size:
+            if state.shape[1] != hidden:
                 raise RuntimeError(
                     f"hidden{i} has inconsistent hidden_size: got {state.shape[1]}, expected "
-                    f"{self.hidden_size}"
+                    f"{hidden}"
                 )
         return x, states
 
