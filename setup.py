@@ -1,9 +1,12 @@
 """Build fastseq: find torch without importing it, then let CMake and Ninja do the work.
 
 Environment variables:
-    FASTSEQ_CUDA                 auto (default): CUDA kernels where nvcc is found and torch has
-                                 CUDA; 1: always, or fail; 0: never.
-    FASTSEQ_CUDA_ARCHITECTURES   CMake's list of architectures, e.g. "90a-real" or "native".
+    FASTSEQ_CUDA                 auto (default): CUDA kernels where torch has CUDA and there is an
+                                 nvcc, for the GPUs of this machine or the architectures named
+                                 below; 1: always, for all architectures unless some are named, or
+                                 fail; 0: never.
+    FASTSEQ_CUDA_ARCHITECTURES   CMake's list of architectures, e.g. "90-real" or "native".
+    TORCH_CUDA_ARCH_LIST         torch's, e.g. "8.0;9.0+PTX"; the one above goes first.
     FASTSEQ_TORCH_DIR            the folder of the torch package to build against.
     FASTSEQ_BASELINE_ONLY        1: leave out the CPU kernels for AVX2 and AVX-512, to build faster.
 """
@@ -18,6 +21,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import setuptools
@@ -27,6 +31,15 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 11)
 HEADER = Path("include/torch/csrc/stable/library.h")
+# T4, A100, H100, B200, RTX 50. The others of a family run the code of the one before.
+ARCHITECTURES = ("75", "80", "90", "100", "120")
+TORCH_NAMES = {
+    "Turing": "7.5+PTX",
+    "Ampere": "8.0 8.6+PTX",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0 10.3 12.0 12.1+PTX",
+}
 
 
 class Stop(SystemExit):
@@ -91,20 +104,94 @@ def nvcc_path() -> str | None:
     return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
-def want_cuda(torch_cuda: str | None) -> str | None:
-    """The nvcc to use, or None for a build without CUDA kernels."""
+@dataclass
+class CudaBuild:
+    """How the CUDA kernels are built, or why they are not."""
+
+    nvcc: str | None = None
+    architectures: str = ""  # CMake's list
+    note: str = ""  # what was left out, and how to get it; no semicolons, which CMake splits at
+
+
+def known_architectures(nvcc: str) -> list[str]:
+    """What a CUDA compiler can build for, as in "80", oldest first."""
+    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=False)
+    return sorted(re.findall(r"compute_(\w+)", done.stdout), key=int)
+
+
+def with_ptx(names: list[str]) -> str:
+    """Machine code of each, and of the last also what a newer GPU compiles for itself."""
+    return ";".join([f"{name}-real" for name in names] + [f"{name}-virtual" for name in names[-1:]])
+
+
+def torch_architectures(text: str) -> str:
+    """CMake's list for one of torch's: "8.0 9.0+PTX" or "Ampere;Hopper"."""
+    if text == "native":
+        return text
+    names = []
+    for entry in " ".join(
+        TORCH_NAMES.get(e, e) for e in re.split(r"[;,\s]+", text.strip())
+    ).split():
+        found = re.fullmatch(r"(\d+)\.(\d+[af]?)(\+PTX)?", entry)
+        if not found:
+            raise Stop(f"TORCH_CUDA_ARCH_LIST has {entry!r}; it should be like '8.0;9.0+PTX'.")
+        names.append(f"{found[1]}{found[2]}-real")
+        if found[3]:
+            names.append(f"{found[1]}{found[2]}-virtual")
+    return ";".join(names)
+
+
+def gpus_here(known: list[str]) -> list[str]:
+    """The architectures of this machine's GPUs, or what nvcc knows that comes before."""
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        return []
+    query = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    found = {
+        major + minor for major, minor in re.findall(r"^(\d+)\.(\d)$", done.stdout, re.MULTILINE)
+    }
+    older = {max((k for k in known if int(k) <= int(name)), key=int, default="") for name in found}
+    return sorted(older - {""}, key=int)
+
+
+def cuda_build(torch_cuda: str | None) -> CudaBuild:
+    """What to build for CUDA, by the environment variables, nvcc, torch and the GPUs found."""
     choice = os.environ.get("FASTSEQ_CUDA", "auto")
     if choice not in {"auto", "0", "1"}:
         raise Stop(f"FASTSEQ_CUDA is {choice!r}; it should be auto, 0 or 1.")
+    again = "rebuild with FASTSEQ_CUDA=1"
+    if choice == "0":
+        return CudaBuild(note=f"FASTSEQ_CUDA was 0: {again}")
     nvcc = nvcc_path()
     if choice == "1" and not nvcc:
         raise Stop(
             "FASTSEQ_CUDA=1, but no nvcc was found. Install the CUDA toolkit and set CUDA_HOME to "
             "its folder, or set FASTSEQ_CUDA=0 for a build with CPU kernels only."
         )
-    if choice == "0" or (choice == "auto" and not torch_cuda):
-        return None
-    return nvcc
+    if choice == "auto" and not torch_cuda:
+        return CudaBuild(note=f"torch had no CUDA: {again} for a torch that has")
+    if not nvcc:
+        return CudaBuild(note=f"no nvcc was found: {again} where the CUDA toolkit is installed")
+    for variable, read in (
+        ("FASTSEQ_CUDA_ARCHITECTURES", str),
+        ("TORCH_CUDA_ARCH_LIST", torch_architectures),
+    ):
+        if named := os.environ.get(variable, "").strip():
+            return CudaBuild(nvcc, read(named), f"those of {variable}")
+    known = known_architectures(nvcc)
+    if choice == "1":
+        chosen = [name for name in ARCHITECTURES if name in known]
+        missing = [name for name in ARCHITECTURES if name not in known]
+        if not chosen:
+            raise Stop(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}.")
+        note = f"not {', '.join(missing)}, which need a newer CUDA toolkit" if missing else ""
+        return CudaBuild(nvcc, with_ptx(chosen), note)
+    if here := gpus_here(known):
+        return CudaBuild(nvcc, with_ptx(here), f"this machine's: {again} for all")
+    return CudaBuild(
+        note=f"no GPU was there: {again} for all, or with TORCH_CUDA_ARCH_LIST for some"
+    )
 
 
 class CMakeBuild(build_ext):
@@ -137,17 +224,19 @@ class CMakeBuild(build_ext):
         ]  # fmt: skip
         if os.environ.get("FASTSEQ_BASELINE_ONLY") == "1":
             configure.append("-DFASTSEQ_BASELINE_ONLY=ON")
-        nvcc = want_cuda(facts.get("cuda"))
-        configure.append(f"-DFASTSEQ_CUDA={'ON' if nvcc else 'OFF'}")
-        if nvcc:
-            configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
-            if architectures := os.environ.get("FASTSEQ_CUDA_ARCHITECTURES"):
-                configure.append(f"-DFASTSEQ_CUDA_ARCHITECTURES={architectures}")
+        cuda = cuda_build(facts.get("cuda"))
+        configure.append(f"-DFASTSEQ_CUDA={'ON' if cuda.nvcc else 'OFF'}")
+        configure.append(f"-DFASTSEQ_CUDA_NOTE={cuda.note}")
+        if cuda.nvcc:
+            configure.append(f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}")
+            configure.append(f"-DFASTSEQ_CUDA_ARCHITECTURES={cuda.architectures}")
         self.run_tool(configure)
         self.run_tool(["cmake", "--build", str(work)])
-        if not nvcc:  # a build without CUDA must not ship the kernels of an earlier build with it
+        if not cuda.nvcc:  # the kernels of an earlier build with CUDA must not be shipped
             (target / "lib" / "libfastseq_cuda.so").unlink(missing_ok=True)
         self.run_tool(["cmake", "--install", str(work)])
+        built = f"built for {cuda.architectures.replace(';', ', ')}" if cuda.nvcc else "left out"
+        print(f"fastseq: CUDA kernels {built}{f' ({cuda.note})' if cuda.note else ''}", flush=True)
 
     def copy_extensions_to_source(self) -> None:
         """For 'pip install -e .': take the op libraries along, not the extension module alone."""

@@ -23,7 +23,8 @@ std::map<std::string, std::string> build_info() {
           {"torch", FASTSEQ_TORCH_VERSION},
           {"compiler", FASTSEQ_COMPILER},
           {"cuda", FASTSEQ_CUDA_VERSION},
-          {"cuda_architectures", FASTSEQ_CUDA_ARCHITECTURES}};
+          {"cuda_architectures", FASTSEQ_CUDA_ARCHITECTURES},
+          {"cuda_note", FASTSEQ_CUDA_NOTE}};
 }
 
 std::vector<std::string> cpu_capabilities() {

@@ -26,6 +26,9 @@ _CELLS = {
 def info() -> dict[str, str]:
     """Versions, libraries loaded, CPU capability and CUDA architectures, for a bug report."""
     built = _C.build_info()
+    architectures = built["cuda_architectures"].replace(" ", ", ")
+    if architectures and built["cuda_note"]:
+        architectures += f" ({built['cuda_note']})"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "fastseq": __version__,
@@ -39,7 +42,7 @@ def info() -> dict[str, str]:
         "CPU capability": f"{_C.cpu_capability()} (available: {', '.join(_C.cpu_capabilities())})",
         "threads": str(torch.get_num_threads()),
         "CUDA kernels": _library.cuda_status,
-        "CUDA architectures": built["cuda_architectures"].replace(" ", ", ") or "none",
+        "CUDA architectures": architectures or "none",
         "GPUs": ", ".join(devices) or "none",
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -60,13 +62,44 @@ def _load(path: Path) -> None:
         ) from error
 
 
+def _driver() -> int:
+    """The newest CUDA that the driver knows, as in 12080; 0 without one. Starts nothing."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
+def _old_driver(built: str, driver: int) -> str | None:
+    """What is wrong with a driver for kernels built with a CUDA toolkit, if anything.
+
+    Args:
+        built: the toolkit's version, as in "13.0.88".
+        driver: as :func:`_driver` says.
+    """
+    major = int(built.split(".")[0])
+    if not 0 < driver < 1000 * major:
+        return None
+    return (
+        f"fastseq's CUDA kernels were built with CUDA {built} and need a driver that knows CUDA "
+        f"{major}; this one knows CUDA {driver // 1000}.{driver % 1000 // 10}. They will fail. "
+        f"Update the driver, or rebuild fastseq with a CUDA {driver // 1000} toolkit."
+    )
+
+
 def _load_cuda() -> str:
     """Load the CUDA kernels where torch has CUDA; the reason in words where they are not loaded."""
     if torch.version.cuda is None:
         return "not loaded: this torch has no CUDA"
+    built = _C.build_info()
     if not CUDA_LIBRARY.exists():
-        return "not built: rebuild with FASTSEQ_CUDA=1 where nvcc is installed"
+        return f"not built: {built['cuda_note']}"
     _load(CUDA_LIBRARY)
+    if sentence := _old_driver(built["cuda"], _driver()):
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
     return "loaded"
 
 

@@ -82,6 +82,19 @@ def test_images(capability: str) -> None:
     assert int(ran.stdout.rsplit(" passed", 1)[0].split()[-1]) > 900
 
 
+@pytest.mark.parametrize("capability", RECURRENCE)
+def test_long_sums_are_exact(capability: str) -> None:
+    """Without fused multiply-adds every product is rounded as well."""
+    chosen = "test_padded and float32 and 129 and LSTM"
+    ran = python(
+        *("-m", "pytest", str(HERE / "test_accuracy.py"), "-q", "-p", "no:cacheprovider"),
+        *("-k", chosen),
+        capability=capability,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert "4 passed" in ran.stdout
+
+
 LAYERS = """
 import sys, torch
 from recurrence_cases import all_wanted, whole_layer, whole_layer_backward

@@ -22,7 +22,7 @@ from fastseq._library import CUDA_LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Path(__file__).with_name("cuda_limits.json")
-ARCHITECTURES = {"sm_80", "sm_90a", "sm_100"}
+ARCHITECTURES = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120"}
 Limits = dict[str, dict[str, dict[str, int]]]
 
 

@@ -1,5 +1,6 @@
 """info(), explain(), and what a broken installation says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,84 @@ def test_library_that_is_missing() -> None:
     assert said.startswith(f"ImportError: fastseq could not load {_library.CPU_LIBRARY}")
     assert "cannot open shared object file" in said
     assert "--force-reinstall" in said
+
+
+def test_errors_are_sentences_without_paths() -> None:
+    x, h, w = torch.zeros(3, 2, 4), torch.zeros(2, 5), torch.zeros(5, 6)
+    with pytest.raises(RuntimeError) as raised:
+        torch.ops.fastseq.layer(x, h, None, w, w, None, None, None, None, 2, False, False)
+    assert str(raised.value) == (
+        "fastseq::recurrence: weight_hh should have shape [5, 5], got [5, 6]"
+    )
+
+
+def test_too_large_an_output_is_torchs_error() -> None:
+    x, weight = torch.empty(2**25, 0), torch.empty(2**20, 0)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as native:
+        nn.functional.linear(x, weight)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as raised:
+        torch.ops.fastseq.linear(x, weight, False)
+    if torch.__version__ >= torch.torch_version.TorchVersion("2.13"):  # before, it kept its words
+        assert str(raised.value) == str(native.value)
+
+
+@pytest.mark.parametrize(
+    "library", [_library.CPU_LIBRARY, _library.CUDA_LIBRARY, Path(_C.__file__)]
+)
+def test_no_path_of_the_machine_that_built_it_is_in_a_library(library: Path) -> None:
+    """Torch's headers put the name of their file into errors of their own."""
+    if not library.exists():
+        pytest.skip("this fastseq was built without CUDA kernels")
+    assert re.findall(rb"\0(/[ -~]+\.(?:h|hpp|cpp|cu|cuh))\0", library.read_bytes()) == []
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "known"),
+    [("13.0.88", 12080, "12.8"), ("13.0.88", 12090, "12.9"), ("12.8.61", 11040, "11.4")],
+)
+def test_a_driver_that_does_not_know_the_toolkits_cuda(built: str, driver: int, known: str) -> None:
+    major = built[:2]
+    assert _library._old_driver(built, driver) == (
+        f"fastseq's CUDA kernels were built with CUDA {built} and need a driver that knows CUDA "
+        f"{major}; this one knows CUDA {known}. They will fail. Update the driver, or rebuild "
+        f"fastseq with a CUDA {known[:2]} toolkit."
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "driver"), [("13.0.88", 13000), ("12.8.61", 12020), ("12.8.61", 13020), ("13.0", 0)]
+)
+def test_a_driver_that_will_do(built: str, driver: int) -> None:
+    assert _library._old_driver(built, driver) is None
+
+
+OLD_DRIVER = """
+import ctypes
+class Driver:
+    def __init__(self, name):
+        assert name == 'libcuda.so.1'
+    def cuDriverGetVersion(self, version):
+        version._obj.value = 9020
+        return 0
+load, ctypes.CDLL = ctypes.CDLL, lambda name, *a, **k: (
+    Driver(name) if name == 'libcuda.so.1' else load(name, *a, **k)
+)
+import torch, fastseq
+assert not torch.cuda.is_initialized()
+"""
+
+
+@pytest.mark.skipif(not _library.CUDA_LIBRARY.exists(), reason="built without CUDA kernels")
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
+def test_an_old_driver_is_warned_of_at_import() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", OLD_DRIVER],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "RuntimeWarning: fastseq's CUDA kernels were built with CUDA" in ran.stderr
+    assert "this one knows CUDA 9.2" in ran.stderr

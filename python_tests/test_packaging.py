@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import setuptools
 import torch
 
 import fastseq
+from fastseq._library import CPU_LIBRARY, CUDA_LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = "2.11.0"
@@ -125,18 +129,68 @@ def test_sdist_to_wheel_to_fresh_environment(work: Path, wheel: Path) -> None:
     assert f"torch {torch.__version__} ok" in environment.smoke()
 
 
-@pytest.mark.packaging
-def test_the_same_wheel_beside_the_oldest_torch(work: Path, wheel: Path) -> None:
+@pytest.fixture(scope="module")
+def oldest(work: Path) -> Iterator[Environment]:
+    """An environment with the oldest torch; gigabytes, so gone with the last test that uses it."""
     environment = Environment(work / "oldest", borrow_torch=False)
     environment.pip(f"torch=={OLDEST}", "pytest", "expecttest", "numpy")
-    environment.pip("--no-deps", wheel)
-    assert f"torch {OLDEST}" in environment.smoke()
+    yield environment
+    shutil.rmtree(environment.folder)
+
+
+@pytest.mark.packaging
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_ops_compile_with_the_headers_of_the_oldest_torch(
+    oldest: Environment, device: str
+) -> None:
+    """All of them in one go: torch's headers take longer than what stands in the files."""
+    of_cuda = device == "cuda"
+    sources = [p for p in (ROOT / "csrc/ops").glob("*.cpp") if ("cuda" in p.stem) == of_cuda]
+    assert len(sources) >= 4
+    compiler = shutil.which("c++") or shutil.which("g++")
+    assert compiler, "the package cannot have been built without a C++ compiler"
+    flags = ["-std=gnu++20", "-fvisibility=hidden", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", *(["-DUSE_CUDA"] if of_cuda else [])]
+    done = subprocess.run(
+        [compiler, *flags, "-isystem", oldest.site / "torch/include", "-x", "c++", "-"],
+        input="".join(f'#include "{source}"\n' for source in sources),
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+@pytest.mark.packaging
+@pytest.mark.parametrize("library", [CPU_LIBRARY, CUDA_LIBRARY], ids=["cpu", "cuda"])
+def test_the_oldest_torch_has_all_that_a_library_asks_for(
+    oldest: Environment, library: Path
+) -> None:
+    """Built against whatever torch is here, it asks for C functions of the oldest one alone."""
+    if not library.exists():
+        pytest.skip("this fastseq was built without CUDA kernels")
+    names = succeed("nm", "--dynamic", "--undefined-only", "--no-demangle", library).split()
+    asked = {name for name in names if re.match(r"torch_|aoti_|_ZN?K?(2at|3c10|5torch)", name)}
+    assert "aoti_torch_empty_strided" in asked
+    include = oldest.site / "torch/include/torch/csrc"
+    headers = [include / "stable/c/shim.h", *(include / "inductor/aoti_torch/c").glob("*.h")]
+    offered = set(
+        re.findall(r"\b(?:aoti_)?torch_\w+(?=\()", "".join(h.read_text() for h in headers))
+    )
+    assert asked - offered == set()
+
+
+@pytest.mark.packaging
+def test_the_same_wheel_beside_the_oldest_torch(
+    work: Path, wheel: Path, oldest: Environment
+) -> None:
+    oldest.pip("--no-deps", wheel)
+    assert f"torch {OLDEST}" in oldest.smoke()
     # What crosses the ABI: every op with every type, through modules, packed or not.
     names = ("test_recurrent_parity.py", "test_ops.py", "test_layer.py")
     tests = [ROOT / "python_tests" / name for name in names]
     chosen = "test_packed or test_sizes or opcheck and (padded or packed or projection)"
-    succeed(environment.python, "-m", "pytest", "-q", *tests, "-k", chosen, cwd=work)
-    shutil.rmtree(environment.folder)
+    succeed(oldest.python, "-m", "pytest", "-q", *tests, "-k", chosen, cwd=work)
 
 
 @pytest.mark.packaging
@@ -207,8 +261,106 @@ def test_a_build_that_cannot_be_says_what_to_do(
 def test_the_cuda_library_names_what_it_was_built_for() -> None:
     """Where CUDA kernels are built in, they load beside this torch, GPU or not."""
     info = fastseq.info()
-    architectures = info["CUDA architectures"]
-    if architectures == "none":
-        assert info["CUDA kernels"].startswith(("not built", "not loaded"))
-    else:
+    if info["CUDA architectures"] != "none":
         assert info["CUDA kernels"] == "loaded" or torch.version.cuda is None
+    elif torch.version.cuda is None:
+        assert info["CUDA kernels"] == "not loaded: this torch has no CUDA"
+    else:  # why not, and how to get them
+        assert re.fullmatch(r"not built: .+: rebuild with FASTSEQ_CUDA=1.*", info["CUDA kernels"])
+
+
+def script(path: Path, text: str) -> Path:
+    """A program that stands in for one of CUDA's."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+ALL = "75-real;80-real;90-real;100-real;120-real;120-virtual"
+AGAIN = "rebuild with FASTSEQ_CUDA=1"
+
+
+class Chooser:
+    """What setup.py chooses beside programs that stand in for nvcc and nvidia-smi."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(setuptools, "setup", lambda **_: None)
+        spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
+        assert spec
+        assert spec.loader
+        self.setup = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, "setup", self.setup)  # where its data class looks itself up
+        spec.loader.exec_module(self.setup)
+        self.folder, self.patch = folder, patch
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def __call__(
+        self,
+        gpus: str = "",
+        known: str = "75 80 86 90 100 120",
+        torch_cuda: str | None = "13.0",
+        **env: str,
+    ) -> tuple[str, str]:
+        """The architectures and the note."""
+        nvcc = script(self.folder / "nvcc", "\n".join(f"echo compute_{k}" for k in known.split()))
+        script(self.folder / "nvidia-smi", "\n".join(f"echo {g}" for g in gpus.split()) or "exit 9")
+        clean = {
+            "FASTSEQ_CUDA": "auto",
+            "FASTSEQ_CUDA_ARCHITECTURES": "",
+            "TORCH_CUDA_ARCH_LIST": "",
+        }
+        for name, value in {**clean, "CUDACXX": str(nvcc), **env}.items():
+            self.patch.setenv(name, value)
+        choice = self.setup.cuda_build(torch_cuda)
+        assert (choice.nvcc is None) == (choice.architectures == "")
+        return choice.architectures, choice.note
+
+
+@pytest.fixture
+def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chooser:
+    return Chooser(tmp_path, monkeypatch)
+
+
+def test_cuda_kernels_are_built_for_the_gpus_that_are_there(choose: Chooser) -> None:
+    assert choose("9.0\n9.0") == (
+        "90-real;90-virtual",
+        f"this machine's: {AGAIN} for all",
+    )
+    assert choose("12.0 8.0")[0] == "80-real;120-real;120-virtual"
+    # An RTX 4090 beside a toolkit that does not know it: the newest code that it can run.
+    assert choose("8.9")[0] == "86-real;86-virtual"
+    none = f"no GPU was there: {AGAIN} for all, or with TORCH_CUDA_ARCH_LIST for some"
+    assert choose() == ("", none)
+    assert choose("9.0", torch_cuda=None)[1] == f"torch had no CUDA: {AGAIN} for a torch that has"
+    assert choose("9.0", FASTSEQ_CUDA="0") == ("", f"FASTSEQ_CUDA was 0: {AGAIN}")
+    no_nvcc = choose("9.0", CUDACXX="/nonexistent/nvcc")
+    assert no_nvcc == ("", f"no nvcc was found: {AGAIN} where the CUDA toolkit is installed")
+
+
+def test_all_cuda_architectures_are_those_that_nvcc_knows(choose: Chooser) -> None:
+    assert choose("9.0", FASTSEQ_CUDA="1") == (ALL, "")
+    old = choose(known="70 75 80 86 90", FASTSEQ_CUDA="1")
+    assert old == (
+        "75-real;80-real;90-real;90-virtual",
+        "not 100, 120, which need a newer CUDA toolkit",
+    )
+
+
+@pytest.mark.parametrize("switch", ["auto", "1"])
+def test_cuda_architectures_that_variables_name(
+    choose: Chooser, switch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chosen(**env: str) -> str:
+        return choose(FASTSEQ_CUDA=switch, **env)[0]
+
+    assert chosen(TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX") == "80-real;90-real;90-virtual"
+    assert chosen(TORCH_CUDA_ARCH_LIST=" 7.5 8.6, 9.0a ") == "75-real;86-real;90a-real"
+    assert (
+        chosen(TORCH_CUDA_ARCH_LIST="Ampere;12.0+PTX")
+        == "80-real;86-real;86-virtual;120-real;120-virtual"
+    )
+    ours = {"FASTSEQ_CUDA_ARCHITECTURES": "90-real", "TORCH_CUDA_ARCH_LIST": "8.0"}
+    assert chosen(**ours) == "90-real"
+    with pytest.raises(SystemExit):
+        chosen(TORCH_CUDA_ARCH_LIST="Fermi")
+    assert "has 'Fermi'; it should be like '8.0;9.0+PTX'" in capsys.readouterr().err

@@ -14,15 +14,15 @@ struct ExtrasCall {
 
   Extras checked(const Sizes& n, const Steps& steps, const Tensor& like, bool lstm) {
     const int64_t B = n.batch, H = n.hidden, R = n.state;
-    STD_TORCH_CHECK(!reset || !steps.seq.offsets || steps.seq.order,
-                    "fastseq::recurrence: a packed batch cannot be reset; pass a padded one and "
-                    "lengths");
+    FASTSEQ_CHECK(!reset || !steps.seq.offsets || steps.seq.order,
+                  "fastseq::recurrence: a packed batch cannot be reset; pass a padded one and "
+                  "lengths");
     if (reset) {
-      STD_TORCH_CHECK(reset->scalar_type() == ScalarType::Bool && reset->dim() == 2 &&
-                          reset->size(0) == steps.seq.steps && reset->size(1) == B &&
-                          reset->device() == like.device(),
-                      "fastseq::recurrence: reset should be a bool tensor of shape [",
-                      steps.seq.steps, ", ", B, "], got ", shape_string(*reset));
+      FASTSEQ_CHECK(reset->scalar_type() == ScalarType::Bool && reset->dim() == 2 &&
+                        reset->size(0) == steps.seq.steps && reset->size(1) == B &&
+                        reset->device() == like.device(),
+                    "fastseq::recurrence: reset should be a bool tensor of shape [",
+                    steps.seq.steps, ", ", B, "], got ", shape_string(*reset));
       reset = dense(*reset);
     }
     take(reset_h, {B, R}, like, "reset_h");
@@ -33,12 +33,12 @@ struct ExtrasCall {
     take(norm_hh, {n.gates * H}, like, "norm_hh");
     take(norm_c, {H}, like, "norm_c");
     take(norm_c_bias, {H}, like, "norm_c_bias");
-    STD_TORCH_CHECK(lstm || (!reset_c && !zone_c && !norm_c && !norm_c_bias),
-                    "fastseq::recurrence: reset_c, zone_c, norm_c and norm_c_bias belong to LSTM");
+    FASTSEQ_CHECK(lstm || (!reset_c && !zone_c && !norm_c && !norm_c_bias),
+                  "fastseq::recurrence: reset_c, zone_c, norm_c and norm_c_bias belong to LSTM");
     const bool norms = norm_hh.has_value() == (norm_c && norm_c_bias) &&
                        norm_c.has_value() == norm_c_bias.has_value();
-    STD_TORCH_CHECK(!lstm || norms,
-                    "fastseq::recurrence: LSTM needs norm_hh, norm_c and norm_c_bias together");
+    FASTSEQ_CHECK(!lstm || norms,
+                  "fastseq::recurrence: LSTM needs norm_hh, norm_c and norm_c_bias together");
     return {reset ? static_cast<const bool*>(reset->const_data_ptr()) : nullptr,
             pointer(reset_h),
             pointer(reset_c),
@@ -63,10 +63,10 @@ struct ExtrasCall {
 // Where the input side is given, the one bias left is GRU's b_hn.
 OptionalTensor bias_beside(const OptionalTensor& weight_ih, Optional bias_ih, Optional bias_hh,
                            Optional norm_hh) {
-  STD_TORCH_CHECK(weight_ih.has_value() != norm_hh.has_value(),
-                  "fastseq::recurrence: with norm_hh, x should be the normalized input side and "
-                  "weight_ih None; without it, weight_ih is needed");
-  STD_TORCH_CHECK(weight_ih || !bias_ih, "fastseq::recurrence: bias_ih belongs to weight_ih");
+  FASTSEQ_CHECK(weight_ih.has_value() != norm_hh.has_value(),
+                "fastseq::recurrence: with norm_hh, x should be the normalized input side and "
+                "weight_ih None; without it, weight_ih is needed");
+  FASTSEQ_CHECK(weight_ih || !bias_ih, "fastseq::recurrence: bias_ih belongs to weight_ih");
   return weight_ih ? bias_hh : std::nullopt;
 }
 
@@ -88,8 +88,8 @@ ExtendedResult extended_layer(const Tensor& x, const Tensor& h0, Optional c0, Op
   call.args.extra = extras.checked(call.sizes, call.steps, call.h0, lstm);
   OptionalTensor bias_hn;
   if (!weight_ih && bias_hh) {
-    STD_TORCH_CHECK(call.args.cell == Cell::kGru,
-                    "fastseq::recurrence: without weight_ih, bias_hh is a GRU's b_hn");
+    FASTSEQ_CHECK(call.args.cell == Cell::kGru,
+                  "fastseq::recurrence: without weight_ih, bias_hh is a GRU's b_hn");
     check_shape(*bias_hh, {call.sizes.hidden}, call.h0, "bias_hh");
     bias_hn = dense(*bias_hh);
     call.args.bias_hn = pointer(bias_hn);

@@ -39,8 +39,16 @@ inline Tensor dense(const Tensor& t, bool channels_last) {
 
 inline Tensor new_images(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype,
                          bool channels_last) {
-  return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt,
-                              format_of(static_cast<int64_t>(shape.size()), channels_last));
+  if (!channels_last) return new_tensor(like, shape, dtype);
+  std::vector<int64_t> strides(shape.size());
+  strides[1] = 1;
+  int64_t stride = shape[1];
+  for (size_t i = shape.size(); i-- > 2;) {
+    strides[i] = stride;
+    stride *= shape[i];
+  }
+  strides[0] = stride;
+  return new_strided(like, shape, strides, dtype);
 }
 
 inline std::vector<int64_t> shape_of(const Tensor& t) {
@@ -51,8 +59,8 @@ inline std::vector<int64_t> shape_of(const Tensor& t) {
 
 // [N, C, ...]: the last spatial dimension is the width, all others together are the height.
 inline Images with_channels(const Tensor& x, bool channels_last) {
-  STD_TORCH_CHECK(x.dim() >= 3, "fastseq: expected an input of 3 or more dimensions, got ",
-                  shape_string(x));
+  FASTSEQ_CHECK(x.dim() >= 3, "fastseq: expected an input of 3 or more dimensions, got ",
+                shape_string(x));
   Images images{x.size(0), x.size(1), 1, x.size(x.dim() - 1), channels_last};
   for (int64_t d = 2; d < x.dim() - 1; ++d) images.height *= x.size(d);
   return images;
@@ -61,38 +69,37 @@ inline Images with_channels(const Tensor& x, bool channels_last) {
 // [N, C, H, W] or [C, H, W].
 inline Images planes_of(const Tensor& x, bool channels_last) {
   const int64_t d = x.dim();
-  STD_TORCH_CHECK(d == 3 || d == 4, "fastseq: expected [N, C, H, W] or [C, H, W], got ",
-                  shape_string(x));
+  FASTSEQ_CHECK(d == 3 || d == 4, "fastseq: expected [N, C, H, W] or [C, H, W], got ",
+                shape_string(x));
   return {d == 4 ? x.size(0) : 1, x.size(d - 3), x.size(d - 2), x.size(d - 1), channels_last};
 }
 
 inline void check_like(const Tensor& t, const Tensor& like, const std::vector<int64_t>& shape,
                        const char* name) {
-  STD_TORCH_CHECK(shape_of(t) == shape, "fastseq: ", name, " has the wrong shape, ",
-                  shape_string(t));
-  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type() && t.device() == like.device(),
-                  "fastseq: ", name, " should have the dtype and the device of the input");
+  FASTSEQ_CHECK(shape_of(t) == shape, "fastseq: ", name, " has the wrong shape, ", shape_string(t));
+  FASTSEQ_CHECK(t.scalar_type() == like.scalar_type() && t.device() == like.device(),
+                "fastseq: ", name, " should have the dtype and the device of the input");
 }
 
 inline LrnWindow lrn_window(const Tensor& x, int64_t size, double alpha, double beta, double k,
                             bool within_channel) {
-  STD_TORCH_CHECK(size > 0, "fastseq: local_response_norm needs a size above 0, got ", size);
-  STD_TORCH_CHECK(!within_channel || x.dim() == 4,
-                  "fastseq: local_response_norm within a channel expects [N, C, H, W], got ",
-                  shape_string(x));
+  FASTSEQ_CHECK(size > 0, "fastseq: local_response_norm needs a size above 0, got ", size);
+  FASTSEQ_CHECK(!within_channel || x.dim() == 4,
+                "fastseq: local_response_norm within a channel expects [N, C, H, W], got ",
+                shape_string(x));
   return {size, alpha, beta, k, within_channel};
 }
 
 // at::pooling_output_shape
 inline PoolSide pool_side(int64_t pixels, int64_t kernel, int64_t stride, int64_t padding,
                           int64_t dilation, bool ceil_mode) {
-  STD_TORCH_CHECK(kernel > 0 && stride > 0 && dilation > 0 && padding >= 0,
-                  "fastseq: max_pool2d needs kernel_size, stride and dilation above 0 and padding "
-                  "of at least 0, got ",
-                  kernel, ", ", stride, ", ", dilation, " and ", padding);
-  STD_TORCH_CHECK(padding <= kernel / 2,
-                  "fastseq: max_pool2d needs a padding of at most half the window, got ", padding,
-                  " for a kernel_size of ", kernel);
+  FASTSEQ_CHECK(kernel > 0 && stride > 0 && dilation > 0 && padding >= 0,
+                "fastseq: max_pool2d needs kernel_size, stride and dilation above 0 and padding "
+                "of at least 0, got ",
+                kernel, ", ", stride, ", ", dilation, " and ", padding);
+  FASTSEQ_CHECK(padding <= kernel / 2,
+                "fastseq: max_pool2d needs a padding of at most half the window, got ", padding,
+                " for a kernel_size of ", kernel);
   const int64_t room = pixels + 2 * padding - dilation * (kernel - 1) - 1;
   const int64_t up = room + (ceil_mode ? stride - 1 : 0);
   int64_t out = (up >= 0 ? up / stride : -((-up + stride - 1) / stride)) + 1;
@@ -103,15 +110,15 @@ inline PoolSide pool_side(int64_t pixels, int64_t kernel, int64_t stride, int64_
 
 inline PoolWindow pool_window(const Images& images, const Pair& kernel, const Pair& stride,
                               const Pair& padding, const Pair& dilation, bool ceil_mode) {
-  STD_TORCH_CHECK(
+  FASTSEQ_CHECK(
       kernel.size() == 2 && stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
       "fastseq: max_pool2d takes pairs (height, width)");
   const PoolWindow pool{
       pool_side(images.height, kernel[0], stride[0], padding[0], dilation[0], ceil_mode),
       pool_side(images.width, kernel[1], stride[1], padding[1], dilation[1], ceil_mode)};
-  STD_TORCH_CHECK(pool.h.out > 0 && pool.w.out > 0, "fastseq: max_pool2d would give an output of ",
-                  pool.h.out, " x ", pool.w.out, " pixels for an input of ", images.height, " x ",
-                  images.width);
+  FASTSEQ_CHECK(pool.h.out > 0 && pool.w.out > 0, "fastseq: max_pool2d would give an output of ",
+                pool.h.out, " x ", pool.w.out, " pixels for an input of ", images.height, " x ",
+                images.width);
   return pool;
 }
 
@@ -128,11 +135,11 @@ inline ScalarType offset_type(const PoolWindow& pool) {
 
 // Offsets, as forward returned them.
 inline void check_offsets(const Tensor& offsets, const Tensor& grad_y, const PoolWindow& pool) {
-  STD_TORCH_CHECK(shape_of(offsets) == shape_of(grad_y) &&
-                      offsets.scalar_type() == offset_type(pool) &&
-                      offsets.device() == grad_y.device(),
-                  "fastseq: offsets should be those that forward returned with save, of shape ",
-                  shape_string(grad_y), ", got ", shape_string(offsets));
+  FASTSEQ_CHECK(shape_of(offsets) == shape_of(grad_y) &&
+                    offsets.scalar_type() == offset_type(pool) &&
+                    offsets.device() == grad_y.device(),
+                "fastseq: offsets should be those that forward returned with save, of shape ",
+                shape_string(grad_y), ", got ", shape_string(offsets));
 }
 
 struct LrnCall {
@@ -174,7 +181,7 @@ struct Pooled {
   Pooled(const Tensor& x, const PoolWindow& pool, bool channels_last, bool save)
       : y(new_images(x, pooled_shape(x, pool), x.scalar_type(), channels_last)),
         offsets(save ? new_images(x, pooled_shape(x, pool), offset_type(pool), channels_last)
-                     : torch::stable::new_empty(x, {0}, offset_type(pool))) {}
+                     : new_tensor(x, {0}, offset_type(pool))) {}
 
   void* offsets_pointer() const { return offsets.numel() ? offsets.mutable_data_ptr() : nullptr; }
 };
@@ -208,19 +215,19 @@ struct PoolBackwardCall {
                    const Pair& dilation) {
     Images images = planes_of(grad_y_, last);
     const int64_t dims = grad_y_.dim();
-    STD_TORCH_CHECK(!last || dims == 4, "fastseq: channels_last images have 4 dimensions, got ",
-                    shape_string(grad_y_));
-    STD_TORCH_CHECK(height > 0 && width > 0,
-                    "fastseq: max_pool2d_backward needs an input of at "
-                    "least one pixel, got ",
-                    height, " x ", width);
+    FASTSEQ_CHECK(!last || dims == 4, "fastseq: channels_last images have 4 dimensions, got ",
+                  shape_string(grad_y_));
+    FASTSEQ_CHECK(height > 0 && width > 0,
+                  "fastseq: max_pool2d_backward needs an input of at "
+                  "least one pixel, got ",
+                  height, " x ", width);
     images.height = height;
     images.width = width;
     PoolWindow pool = pool_window(images, kernel, stride, padding, dilation, true);
     // ceil_mode may have added an output on either side; the gradient's shape tells.
-    STD_TORCH_CHECK(grad_y_.size(dims - 2) <= pool.h.out && grad_y_.size(dims - 1) <= pool.w.out,
-                    "fastseq: the gradient of max_pool2d has the wrong shape, ",
-                    shape_string(grad_y_));
+    FASTSEQ_CHECK(grad_y_.size(dims - 2) <= pool.h.out && grad_y_.size(dims - 1) <= pool.w.out,
+                  "fastseq: the gradient of max_pool2d has the wrong shape, ",
+                  shape_string(grad_y_));
     pool.h.out = grad_y_.size(dims - 2);
     pool.w.out = grad_y_.size(dims - 1);
     check_offsets(offsets_, grad_y_, pool);
@@ -243,8 +250,8 @@ struct TrioCall {
   TrioCall(const Tensor& x_, int64_t size, double alpha, double beta, double k, const Pair& kernel,
            const Pair& stride, const Pair& padding, const Pair& dilation, bool ceil_mode,
            bool save) {
-    STD_TORCH_CHECK(x_.dim() == 4, "fastseq: relu_lrn_max_pool2d expects [N, C, H, W], got ",
-                    shape_string(x_));
+    FASTSEQ_CHECK(x_.dim() == 4, "fastseq: relu_lrn_max_pool2d expects [N, C, H, W], got ",
+                  shape_string(x_));
     const bool last = suggests_channels_last(x_);
     x = dense(x_, last);
     const Images images = planes_of(x, last);
@@ -268,14 +275,14 @@ struct TrioBackwardCall {
   TrioBackwardCall(const Tensor& grad_y_, const Tensor& offsets_, const Tensor& x_, int64_t size,
                    double alpha, double beta, double k, const Pair& kernel, const Pair& stride,
                    const Pair& padding, const Pair& dilation) {
-    STD_TORCH_CHECK(x_.dim() == 4 && grad_y_.dim() == 4,
-                    "fastseq: relu_lrn_max_pool2d expects [N, C, H, W], got ", shape_string(x_));
+    FASTSEQ_CHECK(x_.dim() == 4 && grad_y_.dim() == 4,
+                  "fastseq: relu_lrn_max_pool2d expects [N, C, H, W], got ", shape_string(x_));
     const bool last = suggests_channels_last(x_);
     const Images images = planes_of(x_, last);
     PoolWindow pool = pool_window(images, kernel, stride, padding, dilation, true);
-    STD_TORCH_CHECK(grad_y_.size(2) <= pool.h.out && grad_y_.size(3) <= pool.w.out,
-                    "fastseq: the gradient of relu_lrn_max_pool2d has the wrong shape, ",
-                    shape_string(grad_y_));
+    FASTSEQ_CHECK(grad_y_.size(2) <= pool.h.out && grad_y_.size(3) <= pool.w.out,
+                  "fastseq: the gradient of relu_lrn_max_pool2d has the wrong shape, ",
+                  shape_string(grad_y_));
     pool.h.out = grad_y_.size(2);
     pool.w.out = grad_y_.size(3);
     check_like(grad_y_, x_, pooled_shape(x_, pool), "the gradient of relu_lrn_max_pool2d");

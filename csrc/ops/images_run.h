@@ -22,7 +22,8 @@ void run_items(const ImagesKernel<Args>& kernel, const Args& args) {
     constexpr size_t kAlign = 64;
     const size_t bytes = (static_cast<size_t>(plan.scratch_bytes) / kAlign + 1) * kAlign;
     const std::unique_ptr<void, Free> scratch(std::aligned_alloc(kAlign, bytes));
-    STD_TORCH_CHECK(scratch != nullptr, "fastseq: no memory for ", bytes, " bytes of scratch");
+    FASTSEQ_CHECK(scratch != nullptr, "fastseq: can't allocate memory: you tried to allocate ",
+                  bytes, " bytes");
     kernel.run(args, plan, first, last, scratch.get());
   };
   if (plan.items <= plan.grain) return run(0, plan.items);

@@ -22,8 +22,8 @@ struct InputSide {
       check_shape(x, steps.shape(sizes.gates * sizes.hidden), like, "x");
       return;
     }
-    STD_TORCH_CHECK(weight_ih->dim() == 2, "fastseq::recurrence: weight_ih should be 2-D, got ",
-                    shape_string(*weight_ih));
+    FASTSEQ_CHECK(weight_ih->dim() == 2, "fastseq::recurrence: weight_ih should be 2-D, got ",
+                  shape_string(*weight_ih));
     const int64_t I = weight_ih->size(1);
     check_shape(*weight_ih, {sizes.gates * sizes.hidden, I}, like, "weight_ih");
     check_shape(x, steps.shape(I), like, "x");

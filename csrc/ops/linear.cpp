@@ -10,8 +10,8 @@ namespace {
 // weight [M, K] and x [.., K], or with `turned` x [.., M] and y = x W.
 Tensor linear(const Tensor& x_, const Tensor& weight_, bool turned) {
   const Tensor x = dense(x_), weight = dense(weight_);
-  STD_TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1, "fastseq::linear: weight should be 2-D, got ",
-                  shape_string(weight));
+  FASTSEQ_CHECK(weight.dim() == 2 && x.dim() >= 1, "fastseq::linear: weight should be 2-D, got ",
+                shape_string(weight));
   const int64_t M = weight.size(0), K = weight.size(1), last = x.dim() - 1;
   const int64_t inner = turned ? M : K, outputs = turned ? K : M;
   std::vector<int64_t> shape(x.dim());

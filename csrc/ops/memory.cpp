@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -43,9 +44,18 @@ struct Kept {
   }
 };
 
-// Never destroyed: tensors may be freed after the statics of a process that exits.
+Kept& kept();
+
+// Never destroyed: tensors may be freed after the statics of a process that exits. Nobody holds the
+// lock while the process forks: in the child nobody would be left to give it back.
+Kept* made() {
+  pthread_atfork([] { kept().mutex.lock(); }, [] { kept().mutex.unlock(); },
+                 [] { kept().mutex.unlock(); });
+  return new Kept;
+}
+
 Kept& kept() {
-  static Kept* const one = new Kept;
+  static Kept* const one = made();
   return *one;
 }
 
@@ -66,7 +76,6 @@ void advise_huge_pages(const Tensor& t) {
 
 void* acquire(int64_t bytes) {
   if (bytes >= kLeastKept) {
-    // A lock that is taken may be one that a fork has left behind: go without.
     const std::unique_lock<std::mutex> lock(kept().mutex, std::try_to_lock);
     if (lock) {
       Kept& k = kept();
@@ -82,7 +91,8 @@ void* acquire(int64_t bytes) {
   const int64_t align = bytes >= kLeastHuge ? kHugePage : kAlign;
   const int64_t whole = static_cast<int64_t>(sizeof(Header)) + rounded(bytes);
   void* const memory = std::aligned_alloc(align, (whole + align - 1) / align * align);
-  STD_TORCH_CHECK(memory != nullptr, "fastseq: no memory for ", bytes, " bytes");
+  FASTSEQ_CHECK(memory != nullptr, "fastseq: can't allocate memory: you tried to allocate ", bytes,
+                " bytes");
   advise(memory, whole);
   Header* const header = static_cast<Header*>(memory);
   header->bytes = rounded(bytes);

@@ -14,8 +14,9 @@ struct OnDevice {
 // Makes the tensor's device the current one and finds its stream.
 struct OnDevice {
   explicit OnDevice(const Tensor& t) : guard(t.get_device_index()) {
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream) == 0,
-                    "fastseq: torch has no current stream for this device");
+    if (aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream) != TORCH_SUCCESS) {
+      fail_as_torch("fastseq: torch has no current stream for this device");
+    }
   }
   torch::stable::accelerator::DeviceGuard guard;
   void* stream = nullptr;
@@ -23,7 +24,7 @@ struct OnDevice {
 #endif
 
 inline void check(const char* error) {
-  STD_TORCH_CHECK(error == nullptr, "fastseq: a CUDA kernel failed: ", error);
+  FASTSEQ_CHECK(error == nullptr, "fastseq: a CUDA kernel failed: ", error);
 }
 
 }  // namespace fastseq::ops

@@ -18,13 +18,13 @@ inline void check_shape(const Tensor& t, const std::vector<int64_t>& shape, cons
     for (size_t i = 0; i < shape.size(); ++i) {
       expected += (i ? ", " : "") + std::to_string(shape[i]);
     }
-    STD_TORCH_CHECK(false, "fastseq::recurrence: ", name, " should have shape ", expected,
-                    "], got ", shape_string(t));
+    FASTSEQ_CHECK(false, "fastseq::recurrence: ", name, " should have shape ", expected, "], got ",
+                  shape_string(t));
   }
-  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), "fastseq::recurrence: ", name,
-                  " should have the dtype of the input");
-  STD_TORCH_CHECK(t.device() == like.device(), "fastseq::recurrence: ", name,
-                  " should be on the device of the input");
+  FASTSEQ_CHECK(t.scalar_type() == like.scalar_type(), "fastseq::recurrence: ", name,
+                " should have the dtype of the input");
+  FASTSEQ_CHECK(t.device() == like.device(), "fastseq::recurrence: ", name,
+                " should be on the device of the input");
 }
 
 inline Tensor dense(const Tensor& t) {
@@ -46,34 +46,32 @@ struct Steps {
     seq.batch = batch;
     seq.reverse = reverse;
     if (!sizes) {
-      STD_TORCH_CHECK(rows.dim() == 3 && rows.size(1) == batch,
-                      "fastseq::recurrence: expected a tensor of shape [T, ", batch, ", ...], got ",
-                      shape_string(rows));
+      FASTSEQ_CHECK(rows.dim() == 3 && rows.size(1) == batch,
+                    "fastseq::recurrence: expected a tensor of shape [T, ", batch, ", ...], got ",
+                    shape_string(rows));
       seq.steps = rows.size(0);
       if (lengths) sort_by(*lengths);
       return;
     }
-    STD_TORCH_CHECK(!lengths, "fastseq::recurrence: a packed batch has its lengths already");
-    STD_TORCH_CHECK(
-        sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
-        "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
+    FASTSEQ_CHECK(!lengths, "fastseq::recurrence: a packed batch has its lengths already");
+    FASTSEQ_CHECK(sizes->is_cpu() && sizes->dim() == 1 && sizes->scalar_type() == ScalarType::Long,
+                  "fastseq::recurrence: batch_sizes should be a 1-D int64 tensor on the CPU");
     const Tensor own = dense(*sizes);
     const int64_t* const p = own.const_data_ptr<int64_t>();
     batch_sizes.assign(p, p + own.numel());
     offsets.push_back(0);
     int64_t before = batch;
     for (const int64_t n : batch_sizes) {
-      STD_TORCH_CHECK(
-          n > 0 && n <= before,
-          "fastseq::recurrence: batch_sizes should be positive, not increase, and start "
-          "at the batch size ",
-          batch, " or below; got ", n, " after ", before);
+      FASTSEQ_CHECK(n > 0 && n <= before,
+                    "fastseq::recurrence: batch_sizes should be positive, not increase, and start "
+                    "at the batch size ",
+                    batch, " or below; got ", n, " after ", before);
       before = n;
       offsets.push_back(offsets.back() + n);
     }
-    STD_TORCH_CHECK(rows.dim() == 2 && rows.size(0) == offsets.back(),
-                    "fastseq::recurrence: expected packed rows of shape [", offsets.back(),
-                    ", ...], the sum of batch_sizes, got ", shape_string(rows));
+    FASTSEQ_CHECK(rows.dim() == 2 && rows.size(0) == offsets.back(),
+                  "fastseq::recurrence: expected packed rows of shape [", offsets.back(),
+                  ", ...], the sum of batch_sizes, got ", shape_string(rows));
     seq.steps = static_cast<int64_t>(batch_sizes.size());
     seq.batch_sizes = batch_sizes.data();
     seq.offsets = offsets.data();
@@ -89,18 +87,18 @@ struct Steps {
  private:
   // Rows in the order of their lengths, longest first, so that those of a step are the first ones.
   void sort_by(const Tensor& lengths) {
-    STD_TORCH_CHECK(lengths.is_cpu() && lengths.dim() == 1 && lengths.size(0) == seq.batch &&
-                        lengths.scalar_type() == ScalarType::Long,
-                    "fastseq::recurrence: lengths should be a 1-D int64 tensor of ", seq.batch,
-                    " numbers, got shape ", shape_string(lengths));
+    FASTSEQ_CHECK(lengths.is_cpu() && lengths.dim() == 1 && lengths.size(0) == seq.batch &&
+                      lengths.scalar_type() == ScalarType::Long,
+                  "fastseq::recurrence: lengths should be a 1-D int64 tensor of ", seq.batch,
+                  " numbers, got shape ", shape_string(lengths));
     const Tensor own = dense(lengths);
     const int64_t* const length = own.const_data_ptr<int64_t>();
     batch_sizes.assign(seq.steps, 0);
     order.resize(seq.batch + 1);  // never null
     for (int64_t b = 0; b < seq.batch; ++b) {
-      STD_TORCH_CHECK(length[b] >= 0 && length[b] <= seq.steps,
-                      "fastseq::recurrence: lengths should be between 0 and the ", seq.steps,
-                      " steps of the input, got ", length[b], " for row ", b);
+      FASTSEQ_CHECK(length[b] >= 0 && length[b] <= seq.steps,
+                    "fastseq::recurrence: lengths should be between 0 and the ", seq.steps,
+                    " steps of the input, got ", length[b], " for row ", b);
       if (length[b] > 0) ++batch_sizes[length[b] - 1];
       order[b] = b;
     }
@@ -116,10 +114,10 @@ struct Steps {
 };
 
 inline Cell checked_cell(int64_t code) {
-  STD_TORCH_CHECK(code >= 0 && code <= 3,
-                  "fastseq::recurrence: cell should be 0 (LSTM), 1 (GRU), "
-                  "2 (tanh RNN) or 3 (ReLU RNN), got ",
-                  code);
+  FASTSEQ_CHECK(code >= 0 && code <= 3,
+                "fastseq::recurrence: cell should be 0 (LSTM), 1 (GRU), "
+                "2 (tanh RNN) or 3 (ReLU RNN), got ",
+                code);
   return static_cast<Cell>(code);
 }
 
@@ -128,26 +126,26 @@ struct Sizes {
 
   Sizes(Cell cell, const Tensor& h0, const OptionalTensor& c0, const Tensor& weight_hh,
         const OptionalTensor& weight_hr) {
-    STD_TORCH_CHECK(h0.dim() == 2 && weight_hh.dim() == 2,
-                    "fastseq::recurrence: h0 and weight_hh should be 2-D, got ", shape_string(h0),
-                    " and ", shape_string(weight_hh));
+    FASTSEQ_CHECK(h0.dim() == 2 && weight_hh.dim() == 2,
+                  "fastseq::recurrence: h0 and weight_hh should be 2-D, got ", shape_string(h0),
+                  " and ", shape_string(weight_hh));
     gates = gates_of(cell);
     cached = cached_of(cell);
     batch = h0.size(0);
     state = h0.size(1);
     hidden = weight_hh.size(0) / gates;
-    STD_TORCH_CHECK(state > 0 && hidden > 0, "fastseq::recurrence: sizes should be positive");
+    FASTSEQ_CHECK(state > 0 && hidden > 0, "fastseq::recurrence: sizes should be positive");
     check_shape(weight_hh, {gates * hidden, state}, h0, "weight_hh");
-    STD_TORCH_CHECK((cell == Cell::kLstm) == c0.has_value(),
-                    "fastseq::recurrence: c0 belongs to LSTM, and LSTM needs it");
+    FASTSEQ_CHECK((cell == Cell::kLstm) == c0.has_value(),
+                  "fastseq::recurrence: c0 belongs to LSTM, and LSTM needs it");
     if (c0) check_shape(*c0, {batch, hidden}, h0, "c0");
-    STD_TORCH_CHECK(!weight_hr || cell == Cell::kLstm,
-                    "fastseq::recurrence: weight_hr belongs to LSTM");
+    FASTSEQ_CHECK(!weight_hr || cell == Cell::kLstm,
+                  "fastseq::recurrence: weight_hr belongs to LSTM");
     if (weight_hr) {
       check_shape(*weight_hr, {state, hidden}, h0, "weight_hr");
     } else {
-      STD_TORCH_CHECK(state == hidden, "fastseq::recurrence: without weight_hr, h0 should have ",
-                      hidden, " columns, got ", state);
+      FASTSEQ_CHECK(state == hidden, "fastseq::recurrence: without weight_hr, h0 should have ",
+                    hidden, " columns, got ", state);
     }
   }
 };
@@ -211,7 +209,7 @@ struct ForwardCall {
     const int64_t H = sizes.hidden;
     check_shape(pre, steps.shape(sizes.gates * H), h0, "pre");
     if (bias_hn) {
-      STD_TORCH_CHECK(cell == Cell::kGru, "fastseq::recurrence: bias_hn belongs to GRU");
+      FASTSEQ_CHECK(cell == Cell::kGru, "fastseq::recurrence: bias_hn belongs to GRU");
       check_shape(*bias_hn, {H}, h0, "bias_hn");
     }
     args.cell = cell;
@@ -307,7 +305,7 @@ struct BackwardCall {
 
  private:
   void check_cells(const Tensor& t, const char* name) const {
-    STD_TORCH_CHECK(
+    FASTSEQ_CHECK(
         t.numel() == steps.rows_in_memory() * sizes.hidden && t.scalar_type() == sum_type(h0),
         "fastseq::recurrence_backward: ", name, " should be as forward returned it");
   }

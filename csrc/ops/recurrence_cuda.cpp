@@ -17,8 +17,9 @@ namespace {
 void product(Tensor& out, const Tensor& a, const Tensor& b) {
   std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
                                     torch::stable::detail::from(out)};
-  STD_TORCH_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION) == 0,
-                  "fastseq: a matrix product failed");
+  if (torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION) != TORCH_SUCCESS) {
+    fail_as_torch("fastseq: a matrix product failed");
+  }
   torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference to `out`
 }
 

@@ -28,8 +28,8 @@ struct StepCall {
            int64_t code)
       : dtype(dtype_of(h)), element_size(static_cast<int64_t>(h.element_size())) {
     const Cell cell = checked_cell(code);
-    STD_TORCH_CHECK(x.dim() == 2 && h.dim() == 2, "fastseq::step: x and h should be 2-D, got ",
-                    shape_string(x), " and ", shape_string(h));
+    FASTSEQ_CHECK(x.dim() == 2 && h.dim() == 2, "fastseq::step: x and h should be 2-D, got ",
+                  shape_string(x), " and ", shape_string(h));
     const int64_t B = h.size(0), H = h.size(1), I = x.size(1), GH = gates_of(cell) * H;
     const ScalarType type = h.scalar_type();
     const bool easy = fits(x, B, I, type) && fits(h, B, H, type) && (!c || fits(*c, B, H, type)) &&
@@ -111,8 +111,8 @@ std::tuple<Tensor, Tensor> step(const Tensor& x, const Tensor& h, const Optional
 void step_in_place(const Tensor& x, const Tensor& h, const OptionalTensor& c,
                    const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
                    const OptionalTensor& bias_hh, int64_t cell) {
-  STD_TORCH_CHECK(h.is_contiguous() && (!c || c->is_contiguous()),
-                  "fastseq::step_: states should be contiguous");
+  FASTSEQ_CHECK(h.is_contiguous() && (!c || c->is_contiguous()),
+                "fastseq::step_: states should be contiguous");
   StepCall call(x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, cell);
   const int64_t bytes = call.args.batch * call.args.hidden * call.element_size;
   const Workspace next(2 * rounded(bytes));

@@ -92,7 +92,8 @@ struct LayerGradients {
       product(a.grad_products, GH, 0, rows, nullptr, a.grad_weight_hh, nullptr);
       product(a.rows_hh, GH, 0, rows, nullptr, nullptr, a.grad_norm_hh);
       const Range units = share(H, member.id, member.count);
-      if (const S* const c = static_cast<const S*>(a.rows_c)) {
+      if (a.grad_norm_c) {  // whose rows have no address where there are none
+        const S* const c = static_cast<const S*>(a.rows_c);
         product(c, 2 * H, 0, units, nullptr, nullptr, a.grad_norm_c);
         product(c + H, 2 * H, 0, units, nullptr, nullptr, a.grad_norm_c_bias);
       }

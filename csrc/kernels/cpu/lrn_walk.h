@@ -320,15 +320,17 @@ FASTSEQ_INLINE void lrn_backward_rows(const LrnNumbers<typename Kind::A>& lrn,
 // for any beta over 5, and one for anything. More copies would take minutes to compile.
 template <class S, bool kRelu, class F>
 FASTSEQ_INLINE void with_kind(const LrnWindow& lrn, const F& f) {
-  if (lrn.size != 5) {
-    return f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 0>{});
-  }
-  if constexpr (sizeof(S) < 8) {
-    if (lrn.beta == 0.75) {
+  if constexpr (kCopies && sizeof(S) < 8) {
+    if (lrn.size == 5 && lrn.beta == 0.75) {
       return f(LrnKind<S, Beta::kThreeQuarters, kRelu>{}, std::integral_constant<int, 5>{});
     }
   }
-  f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 5>{});
+  if constexpr (kCopies) {
+    if (lrn.size == 5) {
+      return f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 5>{});
+    }
+  }
+  f(LrnKind<S, Beta::kDynamic, kRelu>{}, std::integral_constant<int, 0>{});
 }
 
 }  // namespace fastseq::FASTSEQ_CAPABILITY

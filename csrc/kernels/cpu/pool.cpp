@@ -50,12 +50,12 @@ struct PoolForwardItems {
       const S* const x = static_cast<const S*>(a.x) + band.plane * H * W;
       const int64_t at = band.plane * a.pool.h.out * outs;
       S* const y = static_cast<S*>(a.y) + at;
-      O* const offsets = kSave ? static_cast<O*>(a.offsets) + at : nullptr;
+      O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
       walk.run(
           band.first, band.last, [&](int64_t h) { return x + h * W; },
           [&](int64_t o_h, int64_t o_w, int64_t n, Vec<A> value, Places<A> place) {
             store_n<A>(y + o_h * outs + o_w, value, n);
-            if constexpr (kSave) store_places<A>(offsets + o_h * outs + o_w, place, n);
+            if (kSave && offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
           });
     }
   }
@@ -66,12 +66,12 @@ struct PoolForwardItems {
       const int64_t image = i / a.pool.h.out, o_h = i % a.pool.h.out;
       const S* const x = static_cast<const S*>(a.x) + image * H * W * C;
       S* const y = static_cast<S*>(a.y) + i * a.pool.w.out * C;
-      O* const offsets = kSave ? static_cast<O*>(a.offsets) + i * a.pool.w.out * C : nullptr;
+      O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + i * a.pool.w.out * C : nullptr;
       pool_pixels<A, kSave, S, Window>(
           a.pool, o_h, H, W, C, [&](int64_t h) { return x + h * W * C; },
           [&](int64_t o_w, int64_t c, int64_t n, Vec<A> value, Places<A> place) {
             store_n<A>(y + o_w * C + c, value, n);
-            if constexpr (kSave) store_places<A>(offsets + o_w * C + c, place, n);
+            if (kSave && offsets) store_places<A>(offsets + o_w * C + c, place, n);
           });
     }
   }
@@ -153,7 +153,9 @@ struct Pool {
   }
   static void forward(const PoolForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                       void* scratch) {
-    if (!a.offsets) return forward_as<uint8_t, false>(a, plan, first, last, scratch);
+    if constexpr (kCopies) {
+      if (!a.offsets) return forward_as<uint8_t, false>(a, plan, first, last, scratch);
+    }
     if (a.pool.wide()) return forward_as<int32_t, true>(a, plan, first, last, scratch);
     forward_as<uint8_t, true>(a, plan, first, last, scratch);
   }

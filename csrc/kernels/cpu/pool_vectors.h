@@ -167,20 +167,26 @@ struct Known {
   }
 };
 
+// AlexNet's and GoogLeNet's window.
+FASTSEQ_INLINE bool overlapping(const PoolWindow& p) {
+  const auto side = [](const PoolSide& s) {
+    return s.kernel == 3 && s.stride == 2 && s.dilation == 1;
+  };
+  return side(p.h) && side(p.w);
+}
+
 // Calls f(Known<...>{}). O: type of the offsets; windows that need wide ones are too rare to
 // compile copies for. kFew: so is every window but the overlapping one.
 template <class O, bool kFew = false, class F>
 FASTSEQ_INLINE void with_window(const PoolWindow& p, const F& f) {
-  if constexpr (sizeof(O) > 1) return f(Known<0, 0>{});
-  const auto overlapping = [](const PoolSide& side) {
-    return side.kernel == 3 && side.stride == 2 && side.dilation == 1;
-  };
-  if (overlapping(p.h) && overlapping(p.w)) return f(Known<3, 2>{});
-  if constexpr (!kFew) {
-    if (p.w.stride == 1) return f(Known<0, 1>{});
-    if (p.w.stride == 2) return f(Known<0, 2>{});
+  if constexpr (kCopies && sizeof(O) == 1) {
+    if (overlapping(p)) return f(Known<3, 2>{});
+    if constexpr (!kFew) {
+      if (p.w.stride == 1) return f(Known<0, 1>{});
+      if (p.w.stride == 2) return f(Known<0, 2>{});
+    }
   }
-  return f(Known<0, 0>{});
+  f(Known<0, 0>{});
 }
 
 }  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -290,7 +290,7 @@ struct BackwardSlice {
                                 for (int64_t v = 0; v < kPlainWide; ++v) {
                                   const int64_t u = (panel * kPlainWide + v) * L;
                                   if (u >= a.state) break;
-                                  if (__builtin_expect(beside, 0)) {
+                                  if (!kCopies || __builtin_expect(beside, 0)) {
                                     run_state_beside(p, u, tile + v * L);
                                   } else {
                                     run_state<false>(p, u, load<A>(tile + v * L));
@@ -313,7 +313,7 @@ struct BackwardSlice {
                                     for (int64_t v = 0; v < kPlainWide; ++v) {
                                       const int64_t u = (panel * kPlainWide + v) * L;
                                       if (u >= a.hidden) break;
-                                      if (beside) {
+                                      if (!kCopies || beside) {
                                         run_cell_beside(p, u, tile + v * L);
                                       } else {
                                         run_cell<false>(p, u, load<A>(tile + v * L));

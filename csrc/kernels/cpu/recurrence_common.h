@@ -42,22 +42,41 @@ FASTSEQ_INLINE Range share(int64_t count, int64_t i, int64_t n) {
   return {count * i / n, count * (i + 1) / n};
 }
 
+// Where the slices of a packed batch end, but for the last, as f(number of slices, rows).
+template <class F>
+FASTSEQ_INLINE void each_slice_end(const Sequence& seq, int64_t n, const F& f) {
+  int64_t done = 0, next = 1, length = seq.steps;
+  for (int64_t row = 0; row < seq.batch && next < n; ++row) {
+    while (length > 0 && seq.batch_sizes[length - 1] <= row) --length;
+    done += length;
+    if (done * n < seq.rows() * next) continue;
+    f(next, row + 1);
+    ++next;
+  }
+}
+
 // Batch rows of slice i of n, of about equal work. Rows are sorted by length, so for a packed batch
 // slices differ in rows and agree in steps.
 FASTSEQ_INLINE Range batch_slice(const Sequence& seq, int64_t i, int64_t n) {
   if (!seq.batch_sizes || n == 1) return share(seq.batch, i, n);
   Range found{seq.batch, seq.batch};
   if (i == 0) found.first = 0;
-  int64_t done = 0, next = 1, length = seq.steps;
-  for (int64_t row = 0; row < seq.batch && next < n; ++row) {
-    while (length > 0 && seq.batch_sizes[length - 1] <= row) --length;
-    done += length;
-    if (done * n < seq.rows() * next) continue;
-    if (next == i) found.first = row + 1;
-    if (next == i + 1) found.last = row + 1;
-    ++next;
-  }
+  each_slice_end(seq, n, [&](int64_t next, int64_t end) {
+    if (next == i) found.first = end;
+    if (next == i + 1) found.last = end;
+  });
   return found;
+}
+
+// The most rows that any of n slices has.
+FASTSEQ_INLINE int64_t widest_slice(const Sequence& seq, int64_t n) {
+  if (!seq.batch_sizes || n == 1) return (seq.batch + n - 1) / n;
+  int64_t widest = 0, first = 0;
+  each_slice_end(seq, n, [&](int64_t, int64_t end) {
+    widest = end - first > widest ? end - first : widest;
+    first = end;
+  });
+  return seq.batch - first > widest ? seq.batch - first : widest;
 }
 
 // A member's place in the plan's grid.

@@ -53,11 +53,10 @@ struct ForwardSlice {
   }
 
   FASTSEQ_INLINE void cell_block(const Spot& p, int64_t u, const A* rec, const A* in) {
-    if (__builtin_expect(beside, 0)) {
-      cell_block_beside(p, u, rec, in);
-    } else {
-      cell_block_of<false>(p, u, rec, in);
+    if constexpr (kCopies) {
+      if (__builtin_expect(!beside, 1)) return cell_block_of<false>(p, u, rec, in);
     }
+    cell_block_beside(p, u, rec, in);
   }
   __attribute__((noinline)) void cell_block_beside(const Spot& p, int64_t u, const A* rec,
                                                    const A* in) {
@@ -267,7 +266,7 @@ struct ForwardSlice {
                                       for (int64_t v = 0; v < kPlainWide; ++v) {
                                         const int64_t u = (panel * kPlainWide + v) * L;
                                         if (u < a.state) {
-                                          if (beside) {
+                                          if (!kCopies || beside) {
                                             store_state<true>(spot(row), u, load<A>(tile + v * L));
                                           } else {
                                             store_state<false>(spot(row), u, load<A>(tile + v * L));
@@ -374,11 +373,7 @@ struct Forward {
 
   static int64_t member_bytes(const RecurrenceForward& a, int64_t members) {
     const RecurrencePlan plan = plan_of<D>(a, members);
-    int64_t rows = 0;
-    for (int64_t i = 0; i < plan.batches; ++i) {
-      const int64_t n = batch_slice(a.seq, i, plan.batches).size();
-      rows = n > rows ? n : rows;
-    }
+    const int64_t rows = widest_slice(a.seq, plan.batches);
     // Shares of panels differ by one, and the fewer panels, the more rows a chunk has.
     const int64_t panels = panel_count<D>(gate_shape(a, a.state)), least = panels / plan.units;
     const int64_t few = Chunk<D>(a, rows, least, nullptr).bytes;

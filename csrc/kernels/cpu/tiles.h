@@ -6,9 +6,16 @@
 
 namespace fastseq::FASTSEQ_CAPABILITY {
 
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr int kFused = 1;
+#else
+constexpr int kFused = 0;
+#endif
+
 // Rows of the inner dimension (groups of them) that a tile goes through before the next tile has
-// its turn: a panel of so many stays in the L2 cache for all tiles.
-constexpr int64_t kInnerBlock = 512;
+// its turn: a panel of so many stays in the L2 cache for all tiles. Where every product is rounded
+// before it is added, sums of fewer: a longer chain would be less exact than torch.nn's.
+constexpr int64_t kInnerBlock = kFused ? 512 : 128;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
 
@@ -106,11 +113,6 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
 
 // The most rows whose sums fit in the registers, beside what a product reads (and, where there is
 // no fused multiply-add, the product).
-#if defined(__FMA__) || defined(__aarch64__)
-constexpr int kFused = 1;
-#else
-constexpr int kFused = 0;
-#endif
 template <int kWide>
 constexpr int kFittingRows =
     kRegisters >= 32 ? (kRegisters - kWide - 2) / kWide : (kRegisters - 2 + kFused) / (kWide + 1);
@@ -176,7 +178,8 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
     for (int64_t b = 0, row0 = 0; b < blocks; ++b) {
       const int64_t height = (rows - row0) / (blocks - b);
-      for (int64_t g0 = 0; g0 < groups; g0 += kInnerBlock) {
+      int64_t g0 = 0;
+      do {  // once at least: a product over nothing is zero
         const bool last = g0 + kInnerBlock >= groups;
         const int64_t count = last ? groups - g0 : kInnerBlock;
         each_tile<kWide>(height, [&](int64_t in_block, int64_t n) __attribute__((always_inline)) {
@@ -193,7 +196,8 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
             for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
           }
         });
-      }
+        g0 += kInnerBlock;
+      } while (g0 < groups);
       row0 += height;
     }
   }

@@ -67,11 +67,11 @@ void forward_planes(const TrioForward& a, const ImagesPlan& plan, int64_t item,
       [&](int64_t c) {
         const int64_t at = (image * C + c) * a.pool.h.out * outs;
         S* const y = static_cast<S*>(a.y) + at;
-        O* const offsets = kSave ? static_cast<O*>(a.offsets) + at : nullptr;
+        O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
         pool.run(first, last, row,
                  [&](int64_t o_h, int64_t o_w, int64_t n, V value, Places<A> place) {
                    store_n<A>(y + o_h * outs + o_w, value, n);
-                   if constexpr (kSave) store_places<A>(offsets + o_h * outs + o_w, place, n);
+                   if (kSave && offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
                  });
       });
 }
@@ -112,12 +112,12 @@ void forward_pixels(const TrioForward& a, const ImagesPlan& plan, int64_t item,
     }
     const int64_t at = (image * a.pool.h.out + o_h) * outs * C;
     S* const y = static_cast<S*>(a.y) + at;
-    O* const offsets = kSave ? static_cast<O*>(a.offsets) + at : nullptr;
+    O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
     pool_pixels<A, kSave, A, Window>(
         a.pool, o_h, H, W, C, [&](int64_t h) { return kept + h % slots * stride; },
         [&](int64_t o_w, int64_t c, int64_t n, V value, Places<A> place) {
           store_n<A>(y + o_w * C + c, value, n);
-          if constexpr (kSave) store_places<A>(offsets + o_w * C + c, place, n);
+          if (kSave && offsets) store_places<A>(offsets + o_w * C + c, place, n);
         });
   }
 }
@@ -227,55 +227,55 @@ struct Trio {
     return images_plan(images.batch * pieces(H, tile), tile, images.numel(), size * kBytes<S>);
   }
 
-  // Calls f(Kind, size, Window): a copy compiled for the published numbers, and general ones.
-  template <class O, class Args, class F>
-  static FASTSEQ_INLINE void with_kinds(const Args& a, const F& f) {
-    with_window<O, true>(a.pool, [&](auto window) {
-      if constexpr (decltype(window)::kKernel == 3 && sizeof(S) < 8) {
-        if (a.lrn.beta == 0.75 && a.lrn.size == 5) {
-          return f(LrnKind<S, Beta::kThreeQuarters, true>{}, std::integral_constant<int, 5>{},
-                   window);
-        }
-      }
-      f(LrnKind<S, Beta::kDynamic, true>{}, std::integral_constant<int, 0>{}, window);
-    });
+  using Published = LrnKind<S, Beta::kThreeQuarters, true>;
+  using Any = LrnKind<S, Beta::kDynamic, true>;
+
+  // AlexNet's and GoogLeNet's numbers, for which there is a copy; more would take minutes to
+  // compile.
+  static constexpr bool kPublished = kCopies && sizeof(S) < 8;
+  template <class Args>
+  static bool published(const Args& a) {
+    return a.lrn.beta == 0.75 && a.lrn.size == 5 && overlapping(a.pool);
   }
 
-  template <class O, bool kSave>
+  template <class Kind, int kSize, class O, bool kSave, class Window>
   static void forward_as(const TrioForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                          void* scratch) {
-    with_kinds<O>(a, [&](auto kind, auto size, auto window) {
-      using Kind = decltype(kind);
-      using Window = decltype(window);
-      constexpr int kSize = decltype(size)::value;
-      const auto run = a.images.channels_last ? forward_pixels<Kind, kSize, O, kSave, Window>
-                                              : forward_planes<Kind, kSize, O, kSave, Window>;
-      for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
-    });
+    const auto run = a.images.channels_last ? forward_pixels<Kind, kSize, O, kSave, Window>
+                                            : forward_planes<Kind, kSize, O, kSave, Window>;
+    for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
   }
   static void forward(const TrioForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                       void* scratch) {
-    if (!a.offsets) return forward_as<uint8_t, false>(a, plan, first, last, scratch);
-    if (a.pool.wide()) return forward_as<int32_t, true>(a, plan, first, last, scratch);
-    forward_as<uint8_t, true>(a, plan, first, last, scratch);
+    if constexpr (kPublished) {
+      if (published(a)) {
+        const auto run = a.offsets ? forward_as<Published, 5, uint8_t, true, Known<3, 2>>
+                                   : forward_as<Published, 5, uint8_t, false, Known<3, 2>>;
+        return run(a, plan, first, last, scratch);
+      }
+    }
+    const auto run = a.pool.wide() ? forward_as<Any, 0, int32_t, true, AnyWindow>
+                                   : forward_as<Any, 0, uint8_t, true, AnyWindow>;
+    run(a, plan, first, last, scratch);
   }
 
-  template <class O>
+  template <class Kind, int kSize, class O, class Window>
   static void backward_as(const TrioBackward& a, const ImagesPlan& plan, int64_t first,
                           int64_t last, void* scratch) {
-    with_kinds<O>(a, [&](auto kind, auto size, auto window) {
-      using Kind = decltype(kind);
-      using Window = decltype(window);
-      constexpr int kSize = decltype(size)::value;
-      const auto run = a.images.channels_last ? backward_pixels<Kind, kSize, O, Window>
-                                              : backward_planes<Kind, kSize, O, Window>;
-      for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
-    });
+    const auto run = a.images.channels_last ? backward_pixels<Kind, kSize, O, Window>
+                                            : backward_planes<Kind, kSize, O, Window>;
+    for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
   }
   static void backward(const TrioBackward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                        void* scratch) {
-    if (a.pool.wide()) return backward_as<int32_t>(a, plan, first, last, scratch);
-    backward_as<uint8_t>(a, plan, first, last, scratch);
+    if constexpr (kPublished) {
+      if (published(a)) {
+        return backward_as<Published, 5, uint8_t, Known<3, 2>>(a, plan, first, last, scratch);
+      }
+    }
+    const auto run = a.pool.wide() ? backward_as<Any, 0, int32_t, AnyWindow>
+                                   : backward_as<Any, 0, uint8_t, AnyWindow>;
+    run(a, plan, first, last, scratch);
   }
 
   static constexpr TrioTable table() {

@@ -17,6 +17,13 @@
 namespace fastseq::FASTSEQ_CAPABILITY {
 
 constexpr int kVectorBytes = FASTSEQ_VECTOR_BYTES;
+// Whether what is common (a window, a beta, a layer without extras) has copies of its own: not in a
+// build that all but the oldest machines pass over for a faster one.
+#if defined(FASTSEQ_FEW_COPIES)
+constexpr bool kCopies = false;
+#else
+constexpr bool kCopies = true;
+#endif
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRegisters = 32;
 #else
