@@ -7,10 +7,11 @@
 from fastseq import _flops as _flops
 from fastseq import _library as _library  # loads the kernels, or says why it cannot
 from fastseq import functional, reference
-from fastseq._info import explain, info
-from fastseq._invariance import batch_invariant
-from fastseq._memory import empty_cache
 from fastseq._version import __version__
+from fastseq.explain import explain
+from fastseq.info import info
+from fastseq.invariance import batch_invariant
+from fastseq.memory import empty_cache
 from fastseq.nn import (
     GRU,
     LSTM,

@@ -100,10 +100,15 @@ class Op:
         if not direct():
             _refuse_old_onnx()
             return self.op(*args)
-        if wants_graph(args[: self.count]):
-            return self.apply(*args)
-        with below_autograd():
-            return self.op(*args)
+        try:
+            if wants_graph(args[: self.count]):
+                return self.apply(*args)
+            with below_autograd():
+                return self.op(*args)
+        except RuntimeError as error:  # all that the stable ABI lets through of torch's own
+            if "CUDA out of memory" in str(error):
+                raise torch.OutOfMemoryError(str(error)) from None
+            raise
 
     def _kernel(self, *args: Any) -> Any:
         tensors = args[: self.count]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastseq import _invariance, functional
+from fastseq import functional, invariance
 from fastseq.autograd import below_autograd, direct
 from fastseq.ops import STEP, Cell
 
@@ -33,7 +33,7 @@ class _Cell(nn.RNNCellBase):
             torch.is_grad_enabled()
             or not direct()
             or functional.autocasts(input.device.type)
-            or _invariance.on()
+            or invariance.on()
             or input.dim() != 2
         ):
             return None

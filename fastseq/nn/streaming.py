@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as hooks
 
-from fastseq import _invariance
+from fastseq import invariance
 from fastseq.autograd import below_autograd, direct, overwritten
 from fastseq.ops import STEP_, Cell
 
@@ -152,7 +152,7 @@ def _hooked(module: Steppable) -> bool:
 
 def _in_place(module: Steppable, x: Tensor, state: StreamState) -> bool:
     """Take the step by the op that needs no memory; False where it is not so simple."""
-    if not module._plain or module.proj_size or _invariance.on() or not direct():
+    if not module._plain or module.proj_size or invariance.on() or not direct():
         return False
     if torch.is_autocast_enabled(x.device.type) or _hooked(module):
         return False

@@ -1,15 +1,12 @@
-"""What is installed here, and what a module will do with an input."""
+"""What a module will do with an input, and why."""
 
 from __future__ import annotations
-
-import platform
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastseq import _C, _library
-from fastseq._version import __version__
+from fastseq import _C
 from fastseq.functional.lrn import DTYPES
 from fastseq.nn import GRU, LSTM, RNN, LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d
 from fastseq.ops import Cell
@@ -21,30 +18,6 @@ _CELLS = {
     "RNN_TANH": Cell.RNN_TANH,
     "RNN_RELU": Cell.RNN_RELU,
 }
-
-
-def info() -> dict[str, str]:
-    """Versions, libraries loaded, CPU capability and CUDA architectures, for a bug report."""
-    built = _C.build_info()
-    architectures = built["cuda_architectures"].replace(" ", ", ")
-    if architectures and built["cuda_note"]:
-        architectures += f" ({built['cuda_note']})"
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "fastseq": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "torch CUDA": torch.version.cuda or "none",
-        "built against torch": built["torch"],
-        "built with": built["compiler"] + (f", CUDA {built['cuda']}" if built["cuda"] else ""),
-        "CPU library": str(_library.CPU_LIBRARY),
-        "CPU capability": f"{_C.cpu_capability()} (available: {', '.join(_C.cpu_capabilities())})",
-        "threads": str(torch.get_num_threads()),
-        "CUDA kernels": _library.cuda_status,
-        "CUDA architectures": architectures or "none",
-        "GPUs": ", ".join(devices) or "none",
-    }
 
 
 def explain(module: nn.Module, input: Tensor | PackedSequence) -> str:

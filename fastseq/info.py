@@ -1,0 +1,34 @@
+"""What is installed here."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from fastseq import _C, _library
+from fastseq._version import __version__
+
+
+def info() -> dict[str, str]:
+    """Versions, libraries loaded, CPU capability and CUDA architectures, for a bug report."""
+    built = _C.build_info()
+    architectures = built["cuda_architectures"].replace(" ", ", ")
+    if architectures and built["cuda_note"]:
+        architectures += f" ({built['cuda_note']})"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "fastseq": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torch CUDA": torch.version.cuda or "none",
+        "built against torch": built["torch"],
+        "built with": built["compiler"] + (f", CUDA {built['cuda']}" if built["cuda"] else ""),
+        "CPU library": str(_library.CPU_LIBRARY),
+        "CPU capability": f"{_C.cpu_capability()} (available: {', '.join(_C.cpu_capabilities())})",
+        "threads": str(torch.get_num_threads()),
+        "CUDA kernels": _library.cuda_status,
+        "CUDA architectures": architectures or "none",
+        "GPUs": ", ".join(devices) or "none",
+    }
