@@ -206,3 +206,14 @@ def test_cells_built_of_tensors_export() -> None:
     x = numbers(B, I)
     program = torch.export.export(cell, (x,))
     torch.testing.assert_close(program.module()(x), cell(x))
+
+
+def test_out_of_memory_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stable ABI keeps an error's words and loses its type; callers catch the type."""
+
+    def full(*args: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(fastseq.autograd.layer, "op", full)
+    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError, match=r"allocate 2\.00 GiB"):
+        fastseq.LSTM(I, H)(numbers(T, B, I))
