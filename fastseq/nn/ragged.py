@@ -28,12 +28,12 @@ class StandIn(Tensor):
     lengths: Lengths
 
     @classmethod
-    def _of(cls, lengths: Lengths, dtype: torch.dtype, device: torch.device | str) -> Any:
+    def _of(cls, lengths: Lengths, dtype: torch.dtype, device: torch.device) -> Any:
         made = Tensor._make_wrapper_subclass(cls, (0,), dtype=dtype, device=device)  # type: ignore[attr-defined]
         made.lengths = lengths
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"{type(self).__name__}()"
 
     @classmethod
@@ -47,14 +47,22 @@ class StandIn(Tensor):
         if func in _ANSWERED:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args)
-        raise refusal(getattr(func, "__qualname__", str(func)))
+        raise refusal(_name(func))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise refusal(str(func))
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise refusal(f"a call of {func}")
 
 
 _ANSWERED = (Tensor.device.__get__, Tensor.dtype.__get__, Tensor.is_cuda.__get__)  # type: ignore[attr-defined]
+
+
+def _name(func: Any) -> str:
+    """Of a function, or of the attribute that a getter gets."""
+    name: str = getattr(func, "__name__", str(func))
+    return f"a use of .{func.__self__.__name__}" if name == "__get__" else f"a call of {name}"
 
 
 class Data(StandIn):
@@ -95,7 +103,7 @@ class BatchSizes(StandIn):
     @classmethod
     def make(cls, lengths: Lengths) -> BatchSizes:
         """Stand in for the rows of each step."""
-        made: BatchSizes = cls._of(lengths, torch.int64, "cpu")
+        made: BatchSizes = cls._of(lengths, torch.int64, torch.device("cpu"))
         return made
 
 

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from fastseq.nn import ragged
 
 
-class packed_as_lengths(TorchFunctionMode):  # noqa: N801 - used as a function is
+class packed_as_lengths(TorchFunctionMode):
     """A context in which ``torch.export`` can follow ``pack_padded_sequence``.
 
     While a model is exported within it, the batches that ``pack_padded_sequence`` makes stay
