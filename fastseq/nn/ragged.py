@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 class Lengths(NamedTuple):
@@ -137,6 +136,8 @@ def _padded(
     data: Any, batch_sizes: Any, batch_first: bool, value: float, total: Any
 ) -> tuple[Tensor, Tensor]:
     """``torch._VF._pad_packed_sequence`` of the stand-ins."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports sympy
+
     lengths = matched(data, batch_sizes)
     time = 1 if batch_first else 0
     output = data.cleared(batch_first, value)
