@@ -91,8 +91,8 @@ def with_data(batch: PackedSequence, data: Tensor) -> PackedSequence:
 
 
 def written_on(m: Any, x: Tensor, n: Tensor) -> Any:
-    x, n = x * 1, n * 1
-    batch = pack(x, n)
+    x, n = x * 1, n.sort(descending=True)[0]
+    batch = pack_padded_sequence(x, n)  # sorting would copy them
     x.zero_()
     n.fill_(1)
     y, lengths = pad_packed_sequence(m.gru(batch)[0])
