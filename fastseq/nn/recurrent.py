@@ -11,11 +11,14 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.compiler import is_exporting
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
 from fastseq.functional import Options
+from fastseq.nn import ragged
 from fastseq.nn.beyond import Beyond
 from fastseq.nn.streaming import StreamState, advance, first_state
 from fastseq.ops import Cell
@@ -136,6 +139,13 @@ class _Recurrent(Beyond):
         self, packed: PackedSequence, hx: _States | None, options: Options
     ) -> tuple[Any, ...]:
         data, batch_sizes, sorted_indices, unsorted_indices = packed
+        if isinstance(data, ragged.StandIn) or isinstance(batch_sizes, ragged.StandIn):
+            return self._run_ragged(packed, hx)
+        if is_exporting() and batch_sizes.dtype != torch.int64:  # torch's shape function gives it
+            raise NotImplementedError(
+                "torch.export cannot follow pack_padded_sequence. Give the module the padded "
+                "batch, module(x, lengths=n), or export within fastseq.onnx.packed_as_lengths()."
+            )
         if hx is None:
             self.check_input(data, batch_sizes)
             states = self._zeros(data, int(batch_sizes[0]))
@@ -149,6 +159,24 @@ class _Recurrent(Beyond):
             tuple(_permuted(state, unsorted_indices) for state in finals[: len(states)]),
             *(PackedSequence(c, batch_sizes, sorted_indices, unsorted_indices) for c in cells),
         )
+
+    def _run_ragged(self, packed: PackedSequence, hx: _States | None) -> tuple[Any, ...]:
+        """A packed batch that an export has left padded (``fastseq.nn.ragged``)."""
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        lengths = ragged.matched(data, batch_sizes)
+        padded = data.padded(self.batch_first)  # type: ignore[attr-defined]
+        states = None if hx is None else tuple(_permuted(state, sorted_indices) for state in hx)
+        output, finals, *cells = self._run(padded, states, lengths.rows, None, None)
+        made = [
+            PackedSequence(
+                ragged.Data.make(y, self.batch_first, lengths, cleared=y is output),
+                batch_sizes,
+                sorted_indices,
+                unsorted_indices,
+            )
+            for y in (output, *cells)
+        ]
+        return made[0], tuple(_permuted(state, unsorted_indices) for state in finals), *made[1:]
 
     def step(self, input: Tensor, state: Any = None) -> tuple[Tensor, StreamState]:
         """Advance a stream by one step: for inference as the input arrives.

@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 
+from fastseq.onnx.packed import packed_as_lengths
+
+__all__ = ["onnx_translation_table", "packed_as_lengths"]
+
 
 def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What ``torch.onnx.export`` needs to know to export models with fastseq's modules.

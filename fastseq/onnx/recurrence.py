@@ -35,7 +35,8 @@ def layer(
     if batch_sizes is not None:
         raise NotImplementedError(
             "ONNX has no packed batches, and this model gives a recurrent layer a PackedSequence. "
-            "Export it with a padded batch, (T, B, I), and lengths."
+            "Give the module the padded batch, module(x, lengths=n), or export within "
+            "fastseq.onnx.packed_as_lengths()."
         )
     kind, given = Cell(cell), x
     x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = map(

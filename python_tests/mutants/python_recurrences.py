@@ -305,4 +305,25 @@ PYTHON_RECURRENCES = [
         new="pads",
         tests=("test_onnx.py::test_recurrent[torch.float32-1e-06]",),
     ),
+    Mutant(
+        name="export: a packed batch changes with the tensor that it was made of",
+        file="fastseq/nn/ragged.py",
+        old="input, lengths = input.clone(), lengths.clone()",
+        new="pass",
+        tests=("test_onnx_packed.py::test_an_exported_program_does_what_the_model_does",),
+    ),
+    Mutant(
+        name="export: the data of one packed batch goes with the steps of another",
+        file="fastseq/nn/ragged.py",
+        old="data.lengths is not batch_sizes.lengths",
+        new="False",
+        tests=("test_onnx_packed.py::test_what_is_not_understood_is_refused",),
+    ),
+    Mutant(
+        name="export: what was padding before a packed batch is padding after it",
+        file="fastseq/nn/ragged.py",
+        old="self._cleared and value == 0.0",
+        new="value == 0.0",
+        tests=("test_onnx_packed.py::test_an_exported_program_does_what_the_model_does",),
+    ),
 ]
