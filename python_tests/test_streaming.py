@@ -110,7 +110,7 @@ def test_a_graph_notices_what_a_step_overwrites(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_in_inference_mode(kind: str) -> None:
-    """Also on from a state of no_grad, and back: tensors of both sorts are overwritten."""
+    """And on from a state of no_grad, and back: tensors of both sorts are overwritten."""
     module, x = getattr(fastseq, kind)(I, H), numbers(4, B, I)
     state, outputs = None, []
     for x_t, mode in zip(

@@ -47,10 +47,10 @@ PYTHON_SWAP = [
         tests=("test_swap.py::test_replaces_and_keeps",),
     ),
     Mutant(
-        name="swap looks into what torch.jit compiled",
-        file=PLACES,
-        old="        if not isinstance(module, ScriptModule):\n            children",
-        new="        if True:\n            children",
+        name="swap is silent on what torch.jit compiled",
+        file=TWINS,
+        old="if isinstance(module, ScriptModule):",
+        new="if False:",
         tests=("test_swap_choices.py::test_what_torch_jit_compiled_is_left",),
     ),
     Mutant(
