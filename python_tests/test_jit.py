@@ -114,6 +114,21 @@ def test_traced_recurrences(name: str) -> None:
                 torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", RECURRENT)
+def test_traced_recurrences_train(name: str) -> None:
+    """Traced with gradients on, a graph holds the op itself, which brings its derivatives."""
+    module, x = getattr(fastseq, name)(3, 4), numbers(*RECURRENT[name])
+    traced = torch.jit.trace(module, x)
+    assert any(kind.startswith("fastseq::") for kind in kinds(traced.inlined_graph))
+    found = []
+    for run in (module, traced):
+        y = run(x)
+        y = y[0] if isinstance(y, tuple) else y
+        found.append(torch.autograd.grad(y.sin().sum(), list(module.parameters())))
+    torch.testing.assert_close(*found)
+
+
 LOAD = """
 import sys, torch
 if sys.argv[2] == "with":

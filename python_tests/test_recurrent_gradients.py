@@ -122,6 +122,19 @@ def test_second_derivative_is_torch_nns(kind: str) -> None:
     torch.testing.assert_close(*results)
 
 
+def test_ops_keep_activations_where_a_gradient_is_asked_for() -> None:
+    """Whatever ``save`` says; and not under no_grad, though a weight would have a gradient."""
+    x, h, w = numbers(4, 2, 3), numbers(2, 5), nn.Parameter(numbers(15, 3))
+    args = (x, h, None, w, numbers(15, 5), *[None] * 4, 1, False, False)
+    y, *_, gates, _ = torch.ops.fastseq.layer(*args)
+    assert y.requires_grad
+    assert gates.shape == (4, 2, 20)
+    with torch.no_grad():
+        y, *_, gates, _ = torch.ops.fastseq.layer(*args)
+    assert not y.requires_grad
+    assert gates.numel() == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changed", ["hx", "weight_hh_l0", "weight_ih_l0"])
 @pytest.mark.parametrize("ragged", [False, True], ids=["padded", "packed"])

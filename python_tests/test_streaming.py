@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from recurrence_cases import CELLS, KINDS, leaves, numbers, states, twins
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from torch.profiler import ProfilerActivity, profile
@@ -94,6 +96,66 @@ def test_a_state_of_a_graph_is_not_overwritten(kind: str) -> None:
     assert other is not state
     assert all(torch.equal(a, b) for a, b in zip(kept, state.states, strict=True))
     first.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_notices_what_a_step_overwrites(kind: str) -> None:
+    """It has saved an output, and the next step writes to the same memory."""
+    module, weight = getattr(fastseq, kind)(I, H), numbers(H, H).requires_grad_()
+    x = numbers(B, I)
+    with torch.no_grad():
+        y, state = module.step(x)
+    product = y @ weight
+    with torch.no_grad():
+        module.step(x, state)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_in_inference_mode(kind: str) -> None:
+    """And on from a state of no_grad, and back: tensors of both sorts are overwritten."""
+    module, x = getattr(fastseq, kind)(I, H), numbers(4, B, I)
+    state, outputs = None, []
+    for x_t, mode in zip(
+        x, (torch.no_grad, *[torch.inference_mode] * 2, torch.no_grad), strict=True
+    ):
+        with mode():
+            y, state = module.step(x_t, state)
+            outputs.append(y.clone())
+    torch.testing.assert_close(torch.stack(outputs), module(x)[0].detach())
+    with torch.inference_mode():
+        y, state = module.step(x[0])
+        assert y.is_inference()
+        y, _ = module.step(x[1], state)
+    torch.testing.assert_close(y, outputs[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.Module.register_forward_hook,
+        nn.Module.register_forward_pre_hook,
+        lambda _, hook: hooks.register_module_forward_hook(hook),
+        lambda _, hook: hooks.register_module_forward_pre_hook(hook),
+    ],
+    ids=["forward", "pre", "of all modules", "pre of all modules"],
+)
+def test_hooks_are_called_at_every_step(kind: str, register: Callable[..., Any]) -> None:
+    module, x = getattr(fastseq, kind)(I, H), numbers(B, I)
+    seen: list[Any] = []
+    handle = register(module, lambda *args: seen.append(args[0]))
+    try:
+        with torch.no_grad():
+            _, state = module.step(x)
+            module.step(x, state)
+            assert seen == [module, module]
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        module.step(x, state)
+    assert len(seen) == 2
 
 
 def test_mistakes() -> None:

@@ -255,6 +255,17 @@ def test_what_is_left_and_why() -> None:
     assert "did not put it there" in str(swapped(own, back=True))
 
 
+def test_a_shared_module_is_explained_once() -> None:
+    """A module that is replaced is named at each place, one that is left at its first."""
+
+    class Own(nn.MaxPool2d):
+        pass
+
+    own = Own(2)
+    report = swapped(nn.Sequential(own, nn.Identity(), own))
+    assert [name for name, *_ in report.left] == ["0"]
+
+
 def test_a_trio_that_is_in_use_stays() -> None:
     hooked, moved = (
         nn.Sequential(nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2)) for _ in range(2)

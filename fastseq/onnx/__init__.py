@@ -34,8 +34,8 @@ def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ImportError: onnxscript is not installed.
 
     Of what goes beyond torch.nn, ``lengths`` are exported (a row of length 0 gives zero states
-    there). Packed batches, resets and the others have no counterpart in ONNX: for them the export
-    fails with the reason.
+    there), and packed batches within ``packed_as_lengths``. Resets and the others have no
+    counterpart in ONNX: for them the export fails with the reason.
 
     Example:
         >>> model = fastseq.LSTM(28, 128).eval()

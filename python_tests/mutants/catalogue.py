@@ -9,11 +9,20 @@ from pathlib import Path
 from .kernels_images import KERNELS_IMAGES
 from .kernels_recurrences import KERNELS_RECURRENCES
 from .mutant import Mutant, Stale, with_switches
-from .python_others import PYTHON_OTHERS
+from .python_gradients import PYTHON_GRADIENTS
+from .python_images import PYTHON_IMAGES
 from .python_recurrences import PYTHON_RECURRENCES
+from .python_swap import PYTHON_SWAP
 from .tree import ROOT
 
-MUTANTS = [*PYTHON_OTHERS, *PYTHON_RECURRENCES, *KERNELS_IMAGES, *KERNELS_RECURRENCES]
+MUTANTS = [
+    *PYTHON_GRADIENTS,
+    *PYTHON_IMAGES,
+    *PYTHON_RECURRENCES,
+    *PYTHON_SWAP,
+    *KERNELS_IMAGES,
+    *KERNELS_RECURRENCES,
+]
 
 
 def check(mutants: Iterable[Mutant], root: Path = ROOT) -> None:

@@ -1,103 +1,12 @@
-"""Mutants of the recurrences' Python: gradients, options, modules, streams, shapes, vmap, ONNX."""
+"""Mutants of the recurrences' Python: options, functions, modules, streams, shapes, vmap, ONNX."""
 
 from .mutant import Mutant
 
 OPTIONS = "fastseq/functional/options.py"
 FUNCTIONAL = "fastseq/functional/recurrence.py"
-REFERENCE = "fastseq/reference"
-LAYER = "test_layer.py::test_against_the_reference[all-{}-packed-{}-R=H]"
-SECOND = "test_recurrent_gradients.py::test_second_derivative_is_torch_nns"
+STREAMING = "fastseq/nn/streaming.py"
 
 PYTHON_RECURRENCES = [
-    # ---- gradients
-    Mutant(
-        name="b_hh has no gradient unless b_ih has one",
-        file="fastseq/autograd/layer.py",
-        old="need[5] or need[6]",
-        new="need[5]",
-        tests=("test_recurrent_parity.py::test_one_gradient_alone_is_wanted",),
-    ),
-    Mutant(
-        name="b_hh has no gradient unless b_ih has one, with lengths",
-        file="fastseq/autograd/extended_layer.py",
-        old="need[5] or need[6]",
-        new="need[5]",
-        tests=("test_recurrent_parity.py::test_one_gradient_alone_is_wanted",),
-    ),
-    Mutant(
-        name="x has no gradient unless a weight has one",
-        file="fastseq/autograd/layer.py",
-        old="needed = (need[0], need[3]",
-        new="needed = (need[0] and need[3], need[3]",
-        tests=("test_recurrent_parity.py::test_one_gradient_alone_is_wanted",),
-    ),
-    Mutant(
-        name="linear: x's gradient is by the weight turned once more",
-        file="fastseq/autograd/linear.py",
-        old="not ctx.turned",
-        new="ctx.turned",
-        tests=("test_functorch.py::test_gradients_of_linear",),
-    ),
-    Mutant(
-        name="linear: the weight's gradient is turned over",
-        file="fastseq/autograd/linear.py",
-        old="(x, grad) if ctx.turned else (grad, x)",
-        new="(x, grad)",
-        tests=("test_functorch.py::test_gradients_of_linear",),
-    ),
-    Mutant(
-        name="the raw ops lose a gradient without a word",
-        file="fastseq/ops/_common.py",
-        old="t is not None and t.requires_grad for t in tensors",
-        new="False for t in tensors",
-        tests=("test_recurrent_errors.py::test_layer_ops_refuse_gradients",),
-    ),
-    # ---- the reference, which second derivatives run
-    Mutant(
-        name="reference: a GRU's b_hn is added outside of r",
-        file=f"{REFERENCE}/layer.py",
-        old="if kind != Cell.GRU:",
-        new="if True:",
-        tests=(LAYER.format("forwards", "GRU"),),
-    ),
-    Mutant(
-        name="reference: packed rows follow the step before in reverse as well",
-        file=f"{REFERENCE}/layer.py",
-        old="    if reverse:\n        later",
-        new="    if False:\n        later",
-        tests=(LAYER.format("backwards", "GRU"),),
-    ),
-    Mutant(
-        name="reference: an LSTM's c has no gradient of its own",
-        file=f"{REFERENCE}/recurrence.py",
-        old="dc[:active] + d * o * (1 - tc * tc) + e_c",
-        new="dc[:active] + d * o * (1 - tc * tc)",
-        tests=(f"{SECOND}[LSTM]", LAYER.format("forwards", "LSTM")),
-    ),
-    Mutant(
-        name="reference: a ReLU passes gradients at zero",
-        file=f"{REFERENCE}/recurrence.py",
-        old="d.masked_fill(h <= 0, 0)",
-        new="d",
-        tests=(LAYER.format("forwards", "RNN_RELU"),),
-    ),
-    Mutant(
-        name="reference: a mark beyond the length resets the final state",
-        file=f"{REFERENCE}/extended_layer.py",
-        old="here = here & (mark < extras.lengths)",
-        new="here = here",
-        tests=(
-            "test_beyond.py::test_without_kernels_the_reference_runs",
-            "test_extended_layer.py::test_feature[lengths reset reset_state-1-True]",
-        ),
-    ),
-    Mutant(
-        name="reference: dropout scales what h passes on by itself",
-        file=f"{REFERENCE}/extended_layer.py",
-        old="h_prev if extras.drop is None else h_prev * extras.drop[active]",
-        new="h_prev if extras.drop is None else h_prev * extras.drop[active].sign()",
-        tests=("test_extended_layer.py::test_feature[drop-1-False]",),
-    ),
     # ---- options
     Mutant(
         name="zoneout draws p + 0.01",
@@ -136,6 +45,13 @@ PYTHON_RECURRENCES = [
         tests=("test_beyond.py::test_regularisers",),
     ),
     Mutant(
+        name="layer norm reads what lies beyond a length",
+        file=OPTIONS,
+        old="    if lengths is not None:  # what lies",
+        new="    if False:  # what lies",
+        tests=("test_drop_in.py::test_padding_is_never_read",),
+    ),
+    Mutant(
         name="layer norm: the biases are left out",
         file=OPTIONS,
         old="gain, bias, epsilon)",
@@ -166,6 +82,63 @@ PYTHON_RECURRENCES = [
         new="cells[0].to(x.dtype)",
         tests=("test_regularisers.py::test_cell_states_of_both_directions",),
     ),
+    # ---- functions
+    Mutant(
+        name="an output shares its memory with what backward needs",
+        file=FUNCTIONAL,
+        old="y = torch._lazy_clone(y)",
+        new="pass",
+        tests=("test_drop_in.py::test_outputs_may_be_written_to[False-mul_-GRU]",),
+    ),
+    Mutant(
+        name="an output is copied at once",
+        file=FUNCTIONAL,
+        old="torch._lazy_clone(y)",
+        new="y.clone()",
+        tests=("test_drop_in.py::test_writing_to_an_output_costs_its_memory_only_then",),
+    ),
+    Mutant(
+        name="batch_first: the output is a view",
+        file=FUNCTIONAL,
+        old="y.transpose_(0, 1) if turned",
+        new="y.transpose(0, 1) if turned",
+        tests=("test_drop_in.py::test_results_are_no_views",),
+    ),
+    Mutant(
+        name="batch_first: backward reads the caller's input",
+        file=FUNCTIONAL,
+        old="input = input.contiguous()",
+        new="pass",
+        tests=("test_drop_in.py::test_inputs_may_be_written_to_after_a_batch_first_call",),
+    ),
+    Mutant(
+        name="autocast takes float64 as well",
+        file=FUNCTIONAL,
+        old=" and t.dtype != torch.float64",
+        new="",
+        tests=("test_drop_in.py::test_autocast_leaves_float64_alone",),
+    ),
+    Mutant(
+        name="reset_state of another dtype is cast",
+        file=FUNCTIONAL,
+        old="    if by is not None and casting:\n        by = tuple(autocast(t, like.dtype)",
+        new="    if by is not None:\n        by = tuple(t.to(like.dtype)",
+        tests=("test_drop_in.py::test_our_own_arguments_are_checked",),
+    ),
+    Mutant(
+        name="complex numbers reach the kernels",
+        file=FUNCTIONAL,
+        old="    elif input.is_complex():",
+        new="    elif False:",
+        tests=("test_drop_in.py::test_complex_numbers",),
+    ),
+    Mutant(
+        name="states on another device are taken",
+        file=FUNCTIONAL,
+        old="t.dtype is not dtype or t.device != device",
+        new="t.dtype is not dtype",
+        tests=("test_drop_in.py::test_cells_look_at_devices",),
+    ),
     # ---- modules
     Mutant(
         name="a probability of 1 is taken",
@@ -173,6 +146,27 @@ PYTHON_RECURRENCES = [
         old="0.0 <= p < 1.0",
         new="0.0 <= p <= 1.0",
         tests=("test_beyond.py::test_mistakes",),
+    ),
+    Mutant(
+        name="an option that is assigned is not checked",
+        file="fastseq/nn/beyond.py",
+        old="setattr(module, kept, check(module, value))",
+        new="setattr(module, kept, value)",
+        tests=("test_drop_in.py::test_options_are_checked_when_assigned",),
+    ),
+    Mutant(
+        name="a module stays plain when an option is assigned",
+        file="fastseq/nn/beyond.py",
+        old="module._plain = not any(",
+        new="module._plain = module._plain or not any(",
+        tests=("test_drop_in.py::test_options_may_be_assigned",),
+    ),
+    Mutant(
+        name="a module with recompute alone is plain",
+        file="fastseq/nn/beyond.py",
+        old='    "_recompute",\n',
+        new="",
+        tests=("test_beyond.py::test_recompute_saves_memory_and_nothing_else",),
     ),
     Mutant(
         name="lengths may be booleans",
@@ -187,6 +181,20 @@ PYTHON_RECURRENCES = [
         old="if reset.dtype != torch.bool:",
         new="if False:",
         tests=("test_beyond.py::test_mistakes",),
+    ),
+    Mutant(
+        name="assigned _flat_weights are not read",
+        file="fastseq/nn/recurrent.py",
+        old="        if self._assigned:\n",
+        new="        if False:\n",
+        tests=("test_drop_in.py::test_assigned_flat_weights_are_read",),
+    ),
+    Mutant(
+        name="assigned _flat_weights are read after a weight has changed",
+        file="fastseq/nn/recurrent.py",
+        old="del self._assigned",
+        new="pass",
+        tests=("test_drop_in.py::test_assigned_flat_weights_are_read",),
     ),
     Mutant(
         name="packed: final states stay in sorted order",
@@ -205,7 +213,7 @@ PYTHON_RECURRENCES = [
     Mutant(
         name="the quick cell ignores autocast",
         file="fastseq/nn/cells.py",
-        old='or torch.is_autocast_enabled("cpu")',
+        old="or functional.autocasts(input.device.type)",
         new="",
         tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
     ),
@@ -218,23 +226,61 @@ PYTHON_RECURRENCES = [
     ),
     Mutant(
         name="step ignores autocast",
-        file="fastseq/nn/streaming.py",
-        old="if torch.is_autocast_enabled(x.device.type):",
-        new="if False:",
+        file=STREAMING,
+        old="torch.is_autocast_enabled(x.device.type) or ",
+        new="",
         tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
     ),
     Mutant(
         name="step overwrites the hx that it was given",
-        file="fastseq/nn/streaming.py",
-        old="tuple(s.detach().clone() for s in state.states)",
-        new="tuple(s.detach() for s in state.states)",
+        file=STREAMING,
+        old="[t.clone() for t in s.detach().unbind(0)]",
+        new="list(s.detach().unbind(0))",
         tests=(
             "test_streaming.py::test_a_stream_is_the_sequence[hx-inference-torch.float32-LSTM-plain]",
         ),
     ),
     Mutant(
+        name="step passes hooks by",
+        file=STREAMING,
+        old="torch.is_autocast_enabled(x.device.type) or _hooked(module)",
+        new="torch.is_autocast_enabled(x.device.type)",
+        tests=("test_streaming.py::test_hooks_are_called_at_every_step",),
+    ),
+    Mutant(
+        name="step passes hooks of all modules by",
+        file=STREAMING,
+        old="        or hooks._global_forward_hooks\n",
+        new="",
+        tests=("test_streaming.py::test_hooks_are_called_at_every_step",),
+    ),
+    Mutant(
+        name="step overwrites what a graph has saved, and says nothing",
+        file=STREAMING,
+        old="    overwritten(*(t for pair in state.layers for t in pair))\n",
+        new="",
+        tests=("test_streaming.py::test_a_graph_notices_what_a_step_overwrites",),
+    ),
+    Mutant(
+        name="step by the quick op ignores the options",
+        file=STREAMING,
+        old="not module._plain or ",
+        new="",
+        tests=(
+            "test_streaming.py::test_a_stream_is_the_sequence"
+            "[zeros-inference-torch.float32-GRU-layer_norm]",
+        ),
+    ),
+    Mutant(
+        name="step ignores batch_invariant",
+        file=STREAMING,
+        old="or _invariance.on()",
+        new="",
+        tests=("test_invariance.py::test_streams_inside_the_context",),
+    ),
+    Mutant(
         name="step draws masks in training",
-        file="fastseq/nn/streaming.py",
+        file=STREAMING,
         old="masks = module.recurrent_dropout, module.weight_dropout, *module.zoneout",
         new="masks = module.recurrent_dropout, module.weight_dropout",
         tests=("test_streaming.py::test_mistakes",),

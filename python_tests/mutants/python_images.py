@@ -1,10 +1,10 @@
-"""Mutants of the Python around LRN, pooling and the trio, and of ``swap``."""
+"""Mutants of the Python around LRN, pooling and the trio."""
 
 from .mutant import Mutant
 
-SWAP = "fastseq/swap.py"
+LRN = "fastseq/functional/lrn.py"
 
-PYTHON_OTHERS = [
+PYTHON_IMAGES = [
     # ---- the references, which second derivatives run
     Mutant(
         name="reference LRN: the window of backward is not mirrored",
@@ -44,16 +44,63 @@ PYTHON_OTHERS = [
     # ---- functions and modules
     Mutant(
         name="LRN: within a channel, three dimensions are taken",
-        file="fastseq/functional/lrn.py",
+        file=LRN,
         old="within_channel and input.dim() != 4",
         new="False",
         tests=("test_lrn.py::test_mistakes_in_our_words",),
     ),
     Mutant(
+        name="LRN: 16-bit types stay narrow under autocast",
+        file=LRN,
+        old='return input.float() if kind != "cpu" or input.dim() > 3 else input',
+        new="return input",
+        tests=(
+            "test_image_arguments.py::test_dtypes_under_autocast_are_torch_nns",
+            "test_image_arguments.py::test_autocast_on_cuda_by_the_lists",
+        ),
+    ),
+    Mutant(
+        name="LRN: three dimensions are widened on the CPU, too",
+        file=LRN,
+        old='kind != "cpu" or input.dim() > 3',
+        new="True",
+        tests=("test_image_arguments.py::test_dtypes_under_autocast_are_torch_nns",),
+    ),
+    Mutant(
+        name="LRN: numbers that learn are read as floats",
+        file=LRN,
+        old="isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)",
+        new="False",
+        tests=("test_image_arguments.py::test_numbers_that_learn_keep_their_gradient",),
+    ),
+    Mutant(
+        name="trio: numbers that learn are read as floats",
+        file="fastseq/functional/trio.py",
+        old="        and not learnt\n",
+        new="",
+        tests=("test_image_arguments.py::test_numbers_that_learn_keep_their_gradient",),
+    ),
+    Mutant(
+        name="LRN: within a channel, learnt numbers keep 16-bit sums",
+        file=LRN,
+        old="x = input.float() if narrow else input",
+        new="x = input",
+        tests=("test_image_arguments.py::test_numbers_that_learn_within_a_channel",),
+    ),
+    Mutant(
+        name="LRN: True is a size",
+        file=LRN,
+        old="return not isinstance(value, bool)",
+        new="return True",
+        tests=("test_image_arguments.py::test_what_is_no_window_is_refused_in_native_words",),
+    ),
+    Mutant(
         name="LRN: the module forgets that it is within a channel",
         file="fastseq/nn/lrn.py",
-        old="self.k, self.within_channel\n",
-        new="self.k\n",
+        at="        return functional.local_response_norm(\n"
+        "            input, self.size, self.alpha, self.beta, self.k, self.within_channel\n",
+        old=", self.within_channel",
+        new="",
         tests=("test_lrn.py::test_module_is_the_function",),
     ),
     Mutant(
@@ -73,15 +120,16 @@ PYTHON_OTHERS = [
     Mutant(
         name="pool: the module rounds its size down",
         file="fastseq/nn/pool.py",
-        old="self.ceil_mode,",
-        new="False,",
+        at="self.ceil_mode,\n            self.return_indices",
+        old="self.ceil_mode",
+        new="False",
         tests=("test_pool.py::test_module_is_a_drop_in",),
     ),
     Mutant(
-        name="trio: the function takes no ceil_mode without gradients",
+        name="trio: the function takes no ceil_mode",
         file="fastseq/functional/trio.py",
-        old="*window, ceil_mode, False)",
-        new="*window, False, False)",
+        old="*window, ceil_mode, False",
+        new="*window, False, False",
         tests=(
             "test_trio.py::test_bit_by_bit_our_ops_in_a_row"
             "[(5, 0.3, 0.75, 2.0)-(3, 2, 1, 1, True)-torch.float32-NCHW-(3, 1, 4, 4)]",
@@ -139,45 +187,5 @@ PYTHON_OTHERS = [
         old="ints(window.padding[side])",
         new="ints(0)",
         tests=("test_onnx.py::test_images[torch.float32-2e-06]",),
-    ),
-    # ---- swap
-    Mutant(
-        name="swap fuses across backward hooks",
-        file=SWAP,
-        old='name.endswith("_hooks")',
-        new='name.endswith("_hooks") and "backward" not in name',
-        tests=("test_swap.py::test_a_hook_of_any_kind_forbids_fusion",),
-    ),
-    Mutant(
-        name="swap fuses a pool that returns indices",
-        file=SWAP,
-        old="    if pool.return_indices:",
-        new="    if False:",
-        tests=("test_swap.py::test_what_is_left_and_why",),
-    ),
-    Mutant(
-        name="swap back takes an LRN within a channel",
-        file=SWAP,
-        old="isinstance(module, LocalResponseNorm) and module.within_channel",
-        new="False",
-        tests=(
-            "test_swap.py::test_what_is_left_and_why",
-            "test_swap.py::test_what_torch_nn_has_not_stays",
-            "test_swap.py::test_back_leaves_an_lrn_within_a_channel",
-        ),
-    ),
-    Mutant(
-        name="swap puts a trio in training mode",
-        file=SWAP,
-        old="trio.train(relu.training)",
-        new="trio.train()",
-        tests=("test_swap.py::test_replaces_and_keeps",),
-    ),
-    Mutant(
-        name="swap looks at a shared module once a place",
-        file=SWAP,
-        old="        if module not in seen:\n            seen[module]",
-        new="        if True:\n            seen[module]",
-        tests=("test_swap.py::test_replaces_and_keeps",),
     ),
 ]
