@@ -228,6 +228,23 @@ def test_a_hook_replaces_what_a_pool_returns() -> None:
     assert_same_after_swap(holding(net=small()), run, fuse=False)
 
 
+def test_hooks_on_every_relu() -> None:
+    """captum (guided back-propagation): negative gradients are dropped at each ReLU found.
+
+    ``fuse=False``, as a fused ReLU is no module of its own.
+    """
+
+    def run(model: Any) -> Tensor:
+        found = [m for m in model["net"] if isinstance(m, nn.ReLU)]
+        assert len(found) == 2
+        for module in found:
+            module.register_full_backward_hook(lambda _, grads, out: (F.relu(grads[0]),))
+        images = x().requires_grad_()
+        return torch.autograd.grad(model["net"](images + 0)[:, 1].sum(), images)[0]
+
+    assert_same_after_swap(holding(net=small()), run, grads=False, fuse=False)
+
+
 def test_gradients_of_each_sample() -> None:
     """opacus: vmap over samples of one at a time, for all parameters of the network."""
     from torch.func import functional_call, grad, vmap
