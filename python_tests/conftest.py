@@ -18,7 +18,10 @@ LONGEST = [
     "test_benchmarks.py",
     "test_compilers.py",
     "test_recipe_survival.py",
+    "test_forward_mode.py",
     "test_layer.py",
+    "test_drop_in.py",
+    "test_drop_in_calls.py",
 ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastseq
-import fastseq.functional.recurrence as recurrence
+import fastseq.functional.stack as recurrence
 
 T, B, I, H = 6, 5, 3, 7  # noqa: E741
 LENGTHS = torch.tensor([3, 6, 0, 5, 1])

@@ -3,7 +3,7 @@
 from .mutant import Mutant
 
 OPTIONS = "fastseq/functional/options.py"
-FUNCTIONAL = "fastseq/functional/recurrence.py"
+FUNCTIONAL = "fastseq/functional/stack.py"
 STREAMING = "fastseq/nn/streaming.py"
 
 PYTHON_RECURRENCES = [

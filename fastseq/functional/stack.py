@@ -1,0 +1,317 @@
+"""Stacks of layers and directions on the layer op, with autocast, checks and options.
+
+``fastseq.functional.recurrence`` names them; the modules of ``fastseq.nn`` call those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.nn.functional import dropout as _dropout
+from torch.utils.checkpoint import checkpoint
+
+from fastseq import autograd, reference
+from fastseq.autograd import direct, wants_graph
+from fastseq.functional.options import PLAIN, Options, extras, normed_input
+from fastseq.ops import KERNEL_DEVICES, Cell, Extras
+
+
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on for this type of device; "meta" has none."""
+    # Into torch.amp.is_autocast_available the Dynamo of torch 2.11 cannot look.
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def _layer(
+    cell: Cell,
+    x: Tensor,  # (T, B, I) or (N, I)
+    h0: Tensor,  # (B, R)
+    c0: Tensor | None,  # (B, H)
+    params: Sequence[Tensor],  # w_ih, w_hh[, b_ih, b_hh][, w_hr]
+    has_biases: bool,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+    cells: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer in one direction: y, h_n, c_n, and the cell states of all steps if asked for."""
+    weight_ih, weight_hh, *rest = params
+    bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
+    weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    y, h_n, c_n, _, c = autograd.layer(
+        x,
+        h0,
+        c0,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        weight_hr,
+        batch_sizes,
+        int(cell),
+        reverse,
+        cells,
+    )
+    return y, h_n, c_n, c
+
+
+def _extended_layer(
+    cell: Cell,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+    cells: bool,
+    extras: Extras,
+    gain_ih: Tensor | None,  # of the layer norm of W_ih x
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``_layer`` with extras."""
+    weight_hh, *rest = params[1:]
+    weight_ih: Tensor | None = params[0]
+    bias_ih, bias_hh = rest[:2] if has_biases else (None, None)
+    weight_hr = rest[-1] if len(rest) == (3 if has_biases else 1) else None
+    if gain_ih is not None:
+        x, bias_hh = normed_input(
+            cell, x, params[0], bias_ih, bias_hh, gain_ih, extras.epsilon, extras.lengths
+        )
+        weight_ih = bias_ih = None
+    tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    code = int(cell)
+    made: tuple[Tensor, ...]
+    if x.device.type in KERNEL_DEVICES:
+        made = autograd.extended_layer(*tensors, batch_sizes, *extras, code, reverse, cells)
+    else:
+        made = reference.extended_layer(*tensors, batch_sizes, extras, code, reverse)
+    y, h_n, c_n, _, c, _ = made
+    return y, h_n, c_n, c
+
+
+def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
+    """What ATen checks before an RNN runs, in its words."""
+    device, dtype = input.device, input.dtype
+    for t in (*states, *params):
+        if t.dtype is not dtype or t.device != device:
+            break
+    else:
+        return
+    for name, tensors in (("hidden", states), ("parameter", params)):
+        for t in tensors:
+            if t.device != device:
+                raise RuntimeError(
+                    f"Input and {name} tensors are not at the same device, found input tensor at "
+                    f"{device} and {name} tensor at {t.device}"
+                )
+            if t.dtype != dtype:
+                raise RuntimeError(
+                    f"Input and {name} tensors are not the same dtype, found input tensor with "
+                    f"{_type_name(dtype)} and {name} tensor with {_type_name(t.dtype)}"
+                )
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return {
+        torch.float32: "Float",
+        torch.float64: "Double",
+        torch.bfloat16: "BFloat16",
+        torch.float16: "Half",
+    }.get(dtype, str(dtype))
+
+
+def _prepared(
+    input: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
+    """Autocast and checks."""
+    device_type = input.device.type
+    if autocasts(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+        input = autocast(input, dtype)
+        states = tuple(autocast(s, dtype) for s in states)
+        params = [autocast(p, dtype) for p in params]
+    _check(input, states, params)
+    return input, states, params
+
+
+def autocast(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """What autocast makes of an argument: float64 is for those who asked for it, and stays."""
+    return t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t
+
+
+def step(
+    cell: Cell,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    params: Sequence[Tensor],
+    has_biases: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of a cell, for the modules ``LSTMCell``, ``GRUCell`` and ``RNNCell``.
+
+    Args:
+        cell: which.
+        input: (B, I).
+        states: h (B, H), and c (B, H) for LSTM.
+        params: w_ih, w_hh, and b_ih, b_hh if ``has_biases``.
+        has_biases: whether ``params`` hold biases.
+
+    Returns:
+        h' (B, H), and c' (B, H), empty but for LSTM.
+
+    Raises:
+        RuntimeError: dtypes, devices or shapes do not fit.
+    """
+    input, states, params = _prepared(input, states, params)
+    if input.is_complex() or not states[0].shape[-1]:
+        made = _NATIVE[cell][1](input, states if len(states) == 2 else states[0], *params)
+        return made if len(states) == 2 else (made, made)
+    c0 = states[1] if len(states) == 2 else None
+    _, h, c, _ = _layer(
+        cell, input.unsqueeze(0), states[0], c0, params, has_biases, None, reverse=False
+    )
+    return h, c
+
+
+def stack(
+    cell: Cell,
+    input: Tensor,
+    states: tuple[Tensor, ...],  # (h0,) or (h0, c0), each (L*D, B, .)
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    batch_sizes: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    """A stack: every layer reads the outputs of all directions of the layer below."""
+    casting = autocasts(input.device.type)
+    input, states, params = _prepared(input, states, params)
+    if options is not PLAIN:
+        options = _cast(options, input, casting)
+    elif input.is_complex():
+        numbers = (params, has_biases, num_layers, dropout, train, bidirectional)
+        hx = states if len(states) == 2 else states[0]
+        where = (input, batch_sizes, hx) if batch_sizes is not None else (input, hx)
+        tail = () if batch_sizes is not None else (batch_first,)
+        y, *native = _NATIVE[cell][0](*where, *numbers, *tail)
+        return y, tuple(native), None
+    if batch_sizes is None and batch_first:
+        input = input.transpose(0, 1)
+        if direct() and wants_graph((input, *params)):
+            input = input.contiguous()  # saved; what the caller does to his own is his own business
+    if input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)  # parameters of one layer and direction
+    h0 = states[0].unbind(0)
+    c0 = states[1].unbind(0) if len(states) == 2 else [None] * len(h0)
+    h_n: list[Tensor] = []
+    c_n: list[Tensor] = []
+    cells: list[Tensor] = []
+    x = input
+    for layer in range(num_layers):
+        outputs = []
+        cells = []
+        for direction in range(directions):
+            i = layer * directions + direction
+            own = params[i * each : (i + 1) * each]
+            args = (cell, x, h0[i], c0[i], own, has_biases, batch_sizes, direction == 1)
+            if options is PLAIN:
+                y, h, c, c_all = _layer(*args)
+            elif casting:  # the dtypes are chosen; a layer norm within would choose its own
+                with torch.autocast(x.device.type, enabled=False):
+                    y, h, c, c_all = _with_options(options, i, train, args)
+            else:
+                y, h, c, c_all = _with_options(options, i, train, args)
+            outputs.append(y)
+            h_n.append(h)
+            c_n.append(c)
+            cells.append(c_all)
+        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        if dropout > 0 and train and layer < num_layers - 1:
+            x = _dropout(x, dropout, training=True)
+    c_seq = torch.cat(cells, -1).to(x.dtype) if options.cell_states else None
+    turned = batch_sizes is None and batch_first
+    x = _own(x, turned, saved=directions == 1)
+    if c_seq is not None:
+        c_seq = _own(c_seq, turned, saved=False)
+    finals = [h_n, c_n][: len(states)]
+    return x, tuple(torch.stack(f) for f in finals), c_seq
+
+
+def _own(y: Tensor, turned: bool, saved: bool) -> Tensor:
+    """A result as the caller's own, (B, T, .) if turned: no view, and free to be written to.
+
+    What backward needs of y is in memory that is copied once somebody writes to it, and not before.
+    """
+    if not direct():
+        return y.transpose(0, 1) if turned else y
+    if saved and y.requires_grad:
+        y = torch._lazy_clone(y)
+    return y.transpose_(0, 1) if turned else y
+
+
+# torch's own layer and cell, for what the kernels do not take: complex numbers, no units.
+_NATIVE: dict[Cell, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    Cell.LSTM: (torch.lstm, torch.lstm_cell),
+    Cell.GRU: (torch.gru, torch.gru_cell),
+    Cell.RNN_TANH: (torch.rnn_tanh, torch.rnn_tanh_cell),
+    Cell.RNN_RELU: (torch.rnn_relu, torch.rnn_relu_cell),
+}
+_Args = tuple[
+    Cell, Tensor, Tensor, Tensor | None, Sequence[Tensor], bool, Tensor | None, bool
+]  # of _layer
+_Made = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
+    """A layer in one direction, with whatever the options ask of it."""
+    cell, x, h0, _, params, *_ = args
+    hidden = params[1].shape[0] // cell.gates
+    if train and options.weight_dropout > 0:
+        dropped = _dropout(params[1], options.weight_dropout, training=True)
+        args = (*args[:4], [params[0], dropped, *params[2:]], *args[5:])
+    beside = extras(options, i, cell, x, h0, hidden, train)
+    gain = options.norms[i][0] if options.norms else None
+
+    layer: Callable[..., _Made] = _layer
+    if beside is not None:
+        layer = partial(_extended_layer, extras=beside, gain_ih=gain)
+    if options.recompute and torch.is_grad_enabled() and (direct() or is_compiling()):
+        # No random numbers are drawn within, so there is no generator to rewind. The transforms
+        # of torch.func cannot run a checkpoint; there the option is without effect.
+        made: _Made = checkpoint(
+            layer,
+            *args,
+            cells=options.cell_states,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        return made
+    return layer(*args, cells=options.cell_states)
+
+
+def _cast(options: Options, like: Tensor, casting: bool) -> Options:
+    """Tensors of the options in the dtype of the layers: by autocast, like all else, or as given.
+
+    Gains of a layer norm are the module's own, and follow its weights.
+    """
+    by = options.reset_state
+    if by is not None and casting:
+        by = tuple(autocast(t, like.dtype) for t in by)
+    for t in by or ():
+        if t.dtype != like.dtype:
+            raise RuntimeError(
+                "Input and reset_state tensors are not the same dtype, found input tensor with "
+                f"{_type_name(like.dtype)} and reset_state tensor with {_type_name(t.dtype)}"
+            )
+    return options._replace(
+        reset_state=by, norms=[[t.to(like.dtype) for t in each] for each in options.norms]
+    )
