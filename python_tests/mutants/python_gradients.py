@@ -24,6 +24,13 @@ PYTHON_GRADIENTS = [
         tests=("test_forward_mode.py::test_dual_numbers[frozen-gradients on-LRN]",),
     ),
     Mutant(
+        name="gate: a compiler sees none of the ops",
+        file=GATE,
+        old="        is_compiling()\n        or forward_ad",
+        new="        forward_ad",
+        tests=("test_compilers.py::test_one_dynamic_graph_serves_every_size[LSTM]",),
+    ),
+    Mutant(
         name="gate: torch.jit.trace sees none of the ops",
         file=GATE,
         old="        or _tracing() is not None\n",
