@@ -259,6 +259,16 @@ def test_assigned_flat_weights_are_read(kind: str) -> None:
 
 
 @each_kind
+def test_assigned_flat_weights_are_forgotten_when_the_module_moves(kind: str) -> None:
+    """So that whatever takes the parameters' places is read again."""
+    module, other = (getattr(fastseq, kind)(I, H) for _ in range(2))
+    module._flat_weights = [0.5 * p.detach() for p in module._flat_weights]
+    module.double().float()
+    weights, x = dict(other.named_parameters()), numbers(T, B, I)
+    torch.testing.assert_close(torch.func.functional_call(module, weights, (x,)), other(x))
+
+
+@each_kind
 def test_replicas_read_their_own_weights(kind: str) -> None:
     """What DataParallel does to a module on its way to a device."""
     module, x = getattr(fastseq, kind)(I, H), numbers(T, B, I)

@@ -229,6 +229,20 @@ def test_raw_ops_have_tangents(name: str) -> None:
     assert gradgradcheck(f, leaf, check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_streams_carry_tangents(kind: str) -> None:
+    """Also without gradients, where a step overwrites its state."""
+    torch.manual_seed(0)
+    module = getattr(fastseq, kind)(I, H, dtype=F64).requires_grad_(False)
+    x = numbers(T, B, I, dtype=F64)
+    expected = truth(lambda x: module(x)[0], x)
+    state = None
+    with torch.no_grad(), forward_ad.dual_level():
+        for x_t, slope in zip(forward_ad.make_dual(x, tangent(x)), expected, strict=True):
+            y, state = module.step(x_t, state)
+            torch.testing.assert_close(forward_ad.unpack_dual(y).tangent, slope)
+
+
 def test_what_overwrites_its_arguments_has_no_derivative() -> None:
     x, h, w = numbers(B, I), numbers(B, H), (numbers(H, I), numbers(H, H), None, None, 2)
     step_ = torch.ops.fastseq.step_

@@ -80,6 +80,21 @@ def test_per_sample_gradients(kind: str, options: dict[str, Any], ragged: bool) 
         close(actual[name], [grad(loss)(params, x[i], LENGTHS[i])[name] for i in range(V)])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_recompute_is_without_effect_within_a_transform(kind: str) -> None:
+    """The transforms cannot run a checkpoint."""
+    found = []
+    for recompute in (False, True):
+        module = made(kind, {"recompute": recompute})
+
+        def loss(p: dict[str, Tensor], x: Tensor, module: Any = module) -> Tensor:
+            return functional_call(module, p, (x,))[0].square().sum()
+
+        params = {name: p.detach() for name, p in module.named_parameters()}
+        found.append(vmap(grad(loss), in_dims=(None, 0))(params, inputs()))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 @each_module
 def test_jacobian_and_hessian(kind: str, options: dict[str, Any]) -> None:
     module, x = made(kind, options), inputs()[0, :2, :1]

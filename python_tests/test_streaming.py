@@ -173,8 +173,12 @@ def test_mistakes() -> None:
     with torch.no_grad():
         _, state = lstm.step(numbers(B, I))
         before = state.hx()
-        for wrong in (numbers(B, I + 1), numbers(B + 1, I), numbers(B, I).double()):
-            with pytest.raises((RuntimeError, ValueError)):
+        for wrong, words in (
+            (numbers(B, I + 1), r"input.size\(-1\) must be equal to input_size"),
+            (numbers(B + 1, I), "expected a tensor of shape|should have shape"),
+            (numbers(B, I).double(), "RNN input dtype"),
+        ):
+            with pytest.raises((RuntimeError, ValueError), match=words):
                 lstm.step(wrong, state)
         with pytest.raises(ValueError, match="began with input of 2"):
             lstm.step(numbers(I), state)

@@ -24,11 +24,27 @@ PYTHON_GRADIENTS = [
         tests=("test_forward_mode.py::test_dual_numbers[frozen-gradients on-LRN]",),
     ),
     Mutant(
+        name="gate: a compiler sees none of the ops",
+        file=GATE,
+        old="        is_compiling()\n        or forward_ad",
+        new="        forward_ad",
+        tests=("test_compilers.py::test_one_dynamic_graph_serves_every_size[LSTM]",),
+    ),
+    Mutant(
         name="gate: torch.jit.trace sees none of the ops",
         file=GATE,
         old="        or _tracing() is not None\n",
         new="",
         tests=("test_jit.py::test_traced_recurrences_train[LSTM]",),
+    ),
+    Mutant(
+        name="gate: a transform's node is made with all levels at once",
+        file=GATE,
+        old="self._one_level(*args) if _transforming() else self.apply(*args)",
+        new="self.apply(*args)",
+        tests=(
+            "test_functorch.py::test_per_sample_gradients[False-GRU-num_layers-bidirectional-bias]",
+        ),
     ),
     Mutant(
         name="gate: the first tensor alone may want a gradient",
@@ -114,6 +130,34 @@ PYTHON_GRADIENTS = [
         old="(x, grad) if ctx.turned else (grad, x)",
         new="(x, grad)",
         tests=("test_functorch.py::test_gradients_of_linear",),
+    ),
+    Mutant(
+        name="layer norm: in forward mode, the gradient is an op that begins a vjp",
+        file="fastseq/autograd/extended_layer.py",
+        old="reference.extended_layer_backward if forward_mode() else extended_layer_backward",
+        new="extended_layer_backward",
+        tests=("test_forward_mode.py::test_hessian[GRU, layer norm]",),
+    ),
+    Mutant(
+        name="CUDA's composition: in reverse, W_hh meets the states of the step before",
+        file="fastseq/ops/layer_cuda.py",
+        old="(slice(None, -1), -1, slice(1, None)) if reverse else "
+        "(slice(1, None), 0, slice(None, -1))",
+        new="(slice(1, None), 0, slice(None, -1))",
+        tests=(
+            "test_layer.py::test_composed_of_the_recurrence_and_atens_products"
+            "[torch.float32-backwards-padded-LSTM-R=H]",
+        ),
+    ),
+    Mutant(
+        name="CUDA's composition: packed rows in reverse begin with others' h0",
+        file="fastseq/ops/layer_cuda.py",
+        old="h0[later:n]",
+        new="h0[: n - later]",
+        tests=(
+            "test_layer.py::test_composed_of_the_recurrence_and_atens_products"
+            "[torch.float32-backwards-packed-LSTM-R=H]",
+        ),
     ),
     # ---- the reference, which second derivatives run
     Mutant(

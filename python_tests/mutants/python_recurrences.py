@@ -112,6 +112,13 @@ PYTHON_RECURRENCES = [
         tests=("test_drop_in.py::test_inputs_may_be_written_to_after_a_batch_first_call",),
     ),
     Mutant(
+        name="recompute makes a checkpoint within a transform",
+        file=FUNCTIONAL,
+        old=" and (direct() or is_compiling())",
+        new="",
+        tests=("test_functorch.py::test_recompute_is_without_effect_within_a_transform",),
+    ),
+    Mutant(
         name="autocast takes float64 as well",
         file=FUNCTIONAL,
         old=" and t.dtype != torch.float64",
@@ -197,6 +204,13 @@ PYTHON_RECURRENCES = [
         tests=("test_drop_in.py::test_assigned_flat_weights_are_read",),
     ),
     Mutant(
+        name="assigned _flat_weights are read after the module has moved",
+        file="fastseq/nn/recurrent.py",
+        old='        own.pop("_assigned", None)\n',
+        new="",
+        tests=("test_drop_in.py::test_assigned_flat_weights_are_forgotten_when_the_module_moves",),
+    ),
+    Mutant(
         name="packed: final states stay in sorted order",
         file="fastseq/nn/recurrent.py",
         old="_permuted(state, unsorted_indices) for state in finals[: len(states)]",
@@ -260,6 +274,37 @@ PYTHON_RECURRENCES = [
         old="    overwritten(*(t for pair in state.layers for t in pair))\n",
         new="",
         tests=("test_streaming.py::test_a_graph_notices_what_a_step_overwrites",),
+    ),
+    Mutant(
+        name="step by the quick op loses tangents",
+        file=STREAMING,
+        old=" or not direct()",
+        new="",
+        tests=("test_forward_mode.py::test_streams_carry_tangents",),
+    ),
+    Mutant(
+        name="step by the quick op ignores a projection",
+        file=STREAMING,
+        old="module.proj_size or ",
+        new="",
+        tests=(
+            "test_streaming.py::test_a_stream_is_the_sequence"
+            "[hx-inference-torch.float32-LSTM-proj_size]",
+        ),
+    ),
+    Mutant(
+        name="step says the op's words of a wrong input",
+        file=STREAMING,
+        old="                if i == 0:",
+        new="                if False:",
+        tests=("test_streaming.py::test_mistakes",),
+    ),
+    Mutant(
+        name="step overwrites the state of a graph",
+        file=STREAMING,
+        old="        state = StreamState(state.given, state.batched)\n        state.take()",
+        new="        state.take()",
+        tests=("test_streaming.py::test_a_state_of_a_graph_is_not_overwritten",),
     ),
     Mutant(
         name="step by the quick op ignores the options",

@@ -150,6 +150,17 @@ PYTHON_SWAP = [
         tests=("test_swap.py::test_what_torch_nn_has_not_stays",),
     ),
     Mutant(
+        name="swap: torch.fx traces into what it left whole before",
+        file=TWINS,
+        old="mark(module, target in BACK)",
+        new="pass",
+        tests=(
+            "test_fx.py::test_modules_are_leaves_where_torch_nns_are",
+            "test_fx.py::test_swap_works_on_a_graph",
+            "test_fx.py::test_parametrized_and_hooked_modules_are_leaves",
+        ),
+    ),
+    Mutant(
         name="swap: a parametrized module loses what parametrize made",
         file=TWINS,
         old="    if type(module) is not kind:",
