@@ -84,10 +84,7 @@ def test_error_samples(info: ModuleInfo) -> None:
 
 @each_info
 def test_bases(info: ModuleInfo) -> None:
-    cell = info.module_cls.__name__.endswith("Cell")
-    ours = our(info)(3, 4)
-    assert isinstance(ours, nn.RNNCellBase if cell else nn.RNNBase)
-    assert not isinstance(ours, info.module_cls)  # Dynamo breaks the graph there
+    assert isinstance(our(info)(3, 4), info.module_cls)
 
 
 @each_kind
@@ -208,7 +205,8 @@ def test_functional_call_and_replaced_parameters(kind: str) -> None:
 def test_autocast(kind: str) -> None:
     ours, native = twins(kind, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        out, expected = ours(numbers(5, 2, 3))[0], native(numbers(5, 2, 3))[0]
+        out = ours(numbers(5, 2, 3))[0]
+    expected = native(numbers(5, 2, 3))[0]  # oneDNN's LSTM has no bfloat16 on some CPUs
     assert (
         out.dtype == torch.bfloat16
     )  # as under CUDA's autocast; on the CPU native GRU gives float32

@@ -33,17 +33,21 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def direct() -> bool:
+def direct(autocast: bool = False) -> bool:
     """Whether nobody but autograd looks at the ops that are called.
 
     Compilers, export and ``torch.jit.trace`` record them, the transforms of ``torch.func`` and
     forward mode interpret them: they must see the op itself.
+
+    Args:
+        autocast: that no dtype is to be changed, either, on any device.
     """
     return not (
         is_compiling()
         or forward_ad._current_level >= 0
         or _transforming()
         or _tracing() is not None
+        or (autocast and torch._C._is_any_autocast_enabled())
     )
 
 
@@ -164,5 +168,4 @@ def in_place(name: str) -> None:
 
 def overwritten(*tensors: Tensor | None) -> None:
     """Tell autograd that tensors have changed, which only its own operators do by themselves."""
-    changed = [t for t in tensors if t is not None and not t.is_inference()]
-    torch.autograd.graph.increment_version(changed)
+    torch._C._increment_version([t for t in tensors if t is not None])

@@ -125,12 +125,11 @@ def _type_name(dtype: torch.dtype) -> str:
 
 
 def _prepared(
-    input: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor]
+    input: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor], casting: bool
 ) -> tuple[Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
     """Autocast and checks."""
-    device_type = input.device.type
-    if autocasts(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
+    if casting:
+        dtype = torch.get_autocast_dtype(input.device.type)
         input = autocast(input, dtype)
         states = tuple(autocast(s, dtype) for s in states)
         params = [autocast(p, dtype) for p in params]
@@ -165,7 +164,8 @@ def step(
     Raises:
         RuntimeError: dtypes, devices or shapes do not fit.
     """
-    input, states, params = _prepared(input, states, params)
+    casting = autocasts(input.device.type)
+    input, states, params = _prepared(input, states, params, casting)
     if input.is_complex() or not states[0].shape[-1]:
         made = _NATIVE[cell][1](input, states if len(states) == 2 else states[0], *params)
         return made if len(states) == 2 else (made, made)
@@ -192,7 +192,8 @@ def stack(
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
     casting = autocasts(input.device.type)
-    input, states, params = _prepared(input, states, params)
+    input, states, params = _prepared(input, states, params, casting)
+    plain = direct()
     if options is not PLAIN:
         options = _cast(options, input, casting)
     elif input.is_complex():
@@ -204,7 +205,7 @@ def stack(
         return y, tuple(native), None
     if batch_sizes is None and batch_first:
         input = input.transpose(0, 1)
-        if direct() and wants_graph((input, *params)):
+        if plain and wants_graph((input, *params)):
             input = input.contiguous()  # saved; what the caller does to his own is his own business
     if input.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
@@ -239,23 +240,23 @@ def stack(
             x = _dropout(x, dropout, training=True)
     c_seq = torch.cat(cells, -1).to(x.dtype) if options.cell_states else None
     turned = batch_sizes is None and batch_first
-    x = _own(x, turned, saved=directions == 1)
-    if c_seq is not None:
-        c_seq = _own(c_seq, turned, saved=False)
-    finals = [h_n, c_n][: len(states)]
-    return x, tuple(torch.stack(f) for f in finals), c_seq
+    if not plain:  # who follows the ops sees no view, and no writing
+        if turned:
+            x = x.transpose(0, 1)
+            c_seq = None if c_seq is None else c_seq.transpose(0, 1)
+        return x, tuple(torch.stack(f) for f in (h_n, c_n)[: len(states)]), c_seq
+    if directions == 1 and x.requires_grad:
+        # Backward needs y. Its memory is copied once the caller writes to it, and not before.
+        x = torch._lazy_clone(x)
+    if turned:
+        x = x.transpose_(0, 1)
+        c_seq = None if c_seq is None else c_seq.transpose_(0, 1)
+    return x, tuple(_stacked(f) for f in (h_n, c_n)[: len(states)]), c_seq
 
 
-def _own(y: Tensor, turned: bool, saved: bool) -> Tensor:
-    """A result as the caller's own, (B, T, .) if turned: no view, and free to be written to.
-
-    What backward needs of y is in memory that is copied once somebody writes to it, and not before.
-    """
-    if not direct():
-        return y.transpose(0, 1) if turned else y
-    if saved and y.requires_grad:
-        y = torch._lazy_clone(y)
-    return y.transpose_(0, 1) if turned else y
+def _stacked(states: list[Tensor]) -> Tensor:
+    """Final states of all layers as the caller's own: (L*D, B, .), no view."""
+    return states[0].unsqueeze_(0) if len(states) == 1 else torch.stack(states)
 
 
 # torch's own layer and cell, for what the kernels do not take: complex numbers, no units.

@@ -15,6 +15,9 @@ from fastseq.ops import STEP, Cell
 class _Cell(nn.RNNCellBase):
     """What the three cells share: one step is a sequence of length one."""
 
+    def _build(self, *args: Any, **kwargs: Any) -> None:
+        nn.RNNCellBase.__init__(self, *args, **kwargs)
+
     def _params(self) -> list[Tensor]:
         params = [self.weight_ih, self.weight_hh]
         if self.bias:
@@ -29,13 +32,9 @@ class _Cell(nn.RNNCellBase):
         Checks are the op's, so that they cost nothing here; whatever it refuses goes the long way,
         which finds the right words.
         """
-        if (
-            torch.is_grad_enabled()
-            or not direct()
-            or functional.autocasts(input.device.type)
-            or invariance.on()
-            or input.dim() != 2
-        ):
+        if torch.is_grad_enabled() or input.dim() != 2 or not direct(autocast=True):
+            return None
+        if invariance.on():
             return None
         p = self._parameters  # a parametrized weight is not here
         try:
@@ -105,7 +104,7 @@ class _Cell(nn.RNNCellBase):
         return x, states
 
 
-class LSTMCell(_Cell):
+class LSTMCell(_Cell, nn.LSTMCell):
     """Drop-in for ``torch.nn.LSTMCell``.
 
     Args:
@@ -133,7 +132,7 @@ class LSTMCell(_Cell):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+        self._build(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
@@ -145,7 +144,7 @@ class LSTMCell(_Cell):
         return self._step(Cell.LSTM, input, hx, ("hx[0]", "hx[1]"))
 
 
-class GRUCell(_Cell):
+class GRUCell(_Cell, nn.GRUCell):
     """Drop-in for ``torch.nn.GRUCell``: arguments and shapes as ``LSTMCell``, with one state."""
 
     def __init__(
@@ -156,7 +155,7 @@ class GRUCell(_Cell):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+        self._build(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return h'."""
@@ -165,7 +164,7 @@ class GRUCell(_Cell):
         return (quick or self._step(Cell.GRU, input, states, ("hidden",)))[0]
 
 
-class RNNCell(_Cell):
+class RNNCell(_Cell, nn.RNNCell):
     """Drop-in for ``torch.nn.RNNCell``: as ``GRUCell``, with ``nonlinearity`` "tanh" or "relu"."""
 
     def __init__(
@@ -177,7 +176,7 @@ class RNNCell(_Cell):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
+        self._build(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:

@@ -15,11 +15,15 @@ from fastseq.ops import STEP_, Cell
 _States = tuple[Tensor, ...]
 
 
+_CODES = {cell.name: cell.value for cell in Cell}
+
+
 class Steppable(Protocol):
     """What a stream needs of its module."""
 
     bidirectional: bool
     batch_first: bool
+    mode: str
     training: bool
     bias: bool
     dropout: float
@@ -34,7 +38,6 @@ class Steppable(Protocol):
 
     def __call__(self, input: Tensor, hx: Any) -> Any: ...  # noqa: D102
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None: ...  # noqa: D102
-    def _cell(self) -> Cell: ...
     def _params(self) -> list[Tensor]: ...
     def _zeros(self, input: Tensor, batch: int) -> _States: ...
     def _check_states(self, input: Tensor, states: _States, sizes: Tensor | None) -> None: ...
@@ -152,11 +155,11 @@ def _hooked(module: Steppable) -> bool:
 
 def _in_place(module: Steppable, x: Tensor, state: StreamState) -> bool:
     """Take the step by the op that needs no memory; False where it is not so simple."""
-    if not module._plain or module.proj_size or invariance.on() or not direct():
+    if not direct(autocast=True) or not module._plain or module.proj_size or invariance.on():
         return False
-    if torch.is_autocast_enabled(x.device.type) or _hooked(module):
+    if _hooked(module):
         return False
-    cell, each = module._cell().value, 4 if module.bias else 2
+    cell, each = _CODES[module.mode], 4 if module.bias else 2
     params = module._params()
     with below_autograd():
         for i, (h, c) in enumerate(state.layers):

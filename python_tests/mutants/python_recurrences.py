@@ -86,22 +86,22 @@ PYTHON_RECURRENCES = [
     Mutant(
         name="an output shares its memory with what backward needs",
         file=FUNCTIONAL,
-        old="y = torch._lazy_clone(y)",
+        old="x = torch._lazy_clone(x)",
         new="pass",
         tests=("test_drop_in.py::test_outputs_may_be_written_to[False-mul_-GRU]",),
     ),
     Mutant(
         name="an output is copied at once",
         file=FUNCTIONAL,
-        old="torch._lazy_clone(y)",
-        new="y.clone()",
+        old="torch._lazy_clone(x)",
+        new="x.clone()",
         tests=("test_drop_in.py::test_writing_to_an_output_costs_its_memory_only_then",),
     ),
     Mutant(
         name="batch_first: the output is a view",
         file=FUNCTIONAL,
-        old="y.transpose_(0, 1) if turned",
-        new="y.transpose(0, 1) if turned",
+        old="x = x.transpose_(0, 1)",
+        new="x = x.transpose(0, 1)",
         tests=("test_drop_in.py::test_results_are_no_views",),
     ),
     Mutant(
@@ -227,22 +227,22 @@ PYTHON_RECURRENCES = [
     Mutant(
         name="the quick cell ignores autocast",
         file="fastseq/nn/cells.py",
-        old="or functional.autocasts(input.device.type)",
-        new="",
+        old="direct(autocast=True)",
+        new="direct()",
         tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
     ),
     Mutant(
         name="the quick cell ignores batch_invariant",
         file="fastseq/nn/cells.py",
-        old="or invariance.on()",
-        new="",
+        old="if invariance.on():",
+        new="if False:",
         tests=("test_invariance.py::test_cells_inside_the_context",),
     ),
     Mutant(
         name="step ignores autocast",
         file=STREAMING,
-        old="torch.is_autocast_enabled(x.device.type) or ",
-        new="",
+        old="direct(autocast=True)",
+        new="direct()",
         tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
     ),
     Mutant(
@@ -257,8 +257,8 @@ PYTHON_RECURRENCES = [
     Mutant(
         name="step passes hooks by",
         file=STREAMING,
-        old="torch.is_autocast_enabled(x.device.type) or _hooked(module)",
-        new="torch.is_autocast_enabled(x.device.type)",
+        old="if _hooked(module):",
+        new="if False:",
         tests=("test_streaming.py::test_hooks_are_called_at_every_step",),
     ),
     Mutant(
@@ -278,7 +278,7 @@ PYTHON_RECURRENCES = [
     Mutant(
         name="step by the quick op loses tangents",
         file=STREAMING,
-        old=" or not direct()",
+        old="not direct(autocast=True) or ",
         new="",
         tests=("test_forward_mode.py::test_streams_carry_tangents",),
     ),
