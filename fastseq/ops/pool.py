@@ -63,11 +63,11 @@ def max_pool2d(x: Tensor, window: Window, ceil_mode: bool, save: bool) -> Pooled
 
 
 def max_pool2d_backward(
-    grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
+    grad_y: Tensor, offsets: Tensor, height: int, width: int, channels_last: bool, window: Window
 ) -> Tensor:
-    """The gradient of x, of so many pixels, in the memory format channels_last if ``last``."""
+    """The gradient of x, of so many pixels, in that memory format."""
     grad_x: Tensor = torch.ops.fastseq.max_pool2d_backward(
-        grad_y, offsets, height, width, last, *window
+        grad_y, offsets, height, width, channels_last, *window
     )
     return grad_x
 

@@ -54,7 +54,7 @@ def max_pool2d(x: Tensor, window: Window, ceil_mode: bool, save: bool = True) ->
 
 
 def max_pool2d_backward(
-    grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, window: Window
+    grad_y: Tensor, offsets: Tensor, height: int, width: int, channels_last: bool, window: Window
 ) -> Tensor:
     """Each gradient to the pixel that was the maximum (see ``fastseq.ops.max_pool2d_backward``)."""
     index, inside = _within(offsets, height, width, window)
@@ -62,7 +62,7 @@ def max_pool2d_backward(
     grads = torch.where(inside, grad_y.flatten(-2), 0)
     grad_x = plane.scatter_add(-1, index, grads).reshape(*grad_y.shape[:-2], height, width)
     # channels_last by permutation: under vmap there are no memory formats.
-    return grad_x.movedim(-3, -1).contiguous().movedim(-1, -3) if last else grad_x
+    return grad_x.movedim(-3, -1).contiguous().movedim(-1, -3) if channels_last else grad_x
 
 
 def pick(x: Tensor, offsets: Tensor, window: Window) -> Tensor:
