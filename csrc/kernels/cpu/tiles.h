@@ -14,8 +14,9 @@ constexpr int kFused = 0;
 
 // Rows of the inner dimension (groups of them) that a tile goes through before the next tile has
 // its turn: a panel of so many stays in the L2 cache for all tiles. Where every product is rounded
-// before it is added, sums of fewer: a longer chain would be less exact than torch.nn's.
-constexpr int64_t kInnerBlock = kFused ? 512 : 128;
+// before it is added, and where libraries sum in short vectors, chains are shorter: longer ones
+// would be less exact than torch.nn's.
+constexpr int64_t kInnerBlock = kFused && kVectorBytes == 64 ? 512 : 128;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
 
