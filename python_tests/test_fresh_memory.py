@@ -61,7 +61,7 @@ for cell in ops.Cell:
                 args[9] = torch.tensor(lengths)
             args = [a.requires_grad_() if torch.is_tensor(a) and a.is_floating_point() else a
                     for a in args]
-            outputs = autograd.ExtendedLayer.apply(*args)
+            outputs = autograd.ExtendedLayer.apply(*args, True)
             keep(f"extended {cell.name} {case} {features}", outputs)
             used = [o for o in (outputs[0], outputs[1], outputs[2]) if o.requires_grad]
             torch.autograd.backward(used, [torch.ones_like(o) for o in used])

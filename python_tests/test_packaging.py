@@ -173,7 +173,7 @@ def test_the_oldest_torch_has_all_that_a_library_asks_for(
     asked = {name for name in names if re.match(r"torch_|aoti_|_ZN?K?(2at|3c10|5torch)", name)}
     assert "aoti_torch_empty_strided" in asked
     include = oldest.site / "torch/include/torch/csrc"
-    headers = [include / "stable/c/shim.h", *(include / "inductor/aoti_torch/c").glob("*.h")]
+    headers = [include / "stable/c/shim.h", *(include / "inductor/aoti_torch").rglob("*.h")]
     offered = set(
         re.findall(r"\b(?:aoti_)?torch_\w+(?=\()", "".join(h.read_text() for h in headers))
     )
