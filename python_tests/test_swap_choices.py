@@ -69,6 +69,20 @@ def test_a_relu_in_place_behind_a_hooked_convolution() -> None:
     assert (seen[1] >= 0).all()
 
 
+def test_a_hook_on_every_module_forbids_fusion() -> None:
+    """As a profiler of layers registers it."""
+    model = Inplace(nn.Conv2d(3, 3, 1))
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: None)
+    try:
+        assert "a hook looks between" in str(swapped(model))
+        assert not any(type(m) is fastseq.ReLULRNMaxPool2d for m in model.modules())
+    finally:
+        handle.remove()
+    swapped(model, back=True)
+    swapped(model)
+    assert any(type(m) is fastseq.ReLULRNMaxPool2d for m in model.modules())
+
+
 def test_the_report_reaches_the_screen_and_the_log(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

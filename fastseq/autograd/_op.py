@@ -95,7 +95,7 @@ class Op:
         self.op = getattr(torch.ops.fastseq, name).default
         self.formula = formula
         self.count = sum("Tensor" in str(a.type) for a in self.op._schema.arguments)
-        self.apply: Callable[..., Any] = formula if function is None else function.apply
+        self.apply: Callable[..., Any] = formula if function is None else _node(function)
         self._one_level = self.apply if function is None else _one_level(function)
         _LIBRARY.impl(name, self._kernel, "Autograd")
 
@@ -124,6 +124,24 @@ class Op:
             return self._one_level(*args) if _transforming() else self.apply(*args)
         with below_autograd():
             return self.op(*args)
+
+
+def _node(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` where no transform is at work, without what it does for transforms.
+
+    Where there is a ``setup_context``, arguments are bound to the signature of ``forward`` to fill
+    in defaults: a third of a training step at tiny sizes.
+    """
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        made = function.forward(*args)
+        function.setup_context(ctx, args, made)
+        return made
+
+    methods = {"forward": staticmethod(forward), "backward": vars(function)["backward"]}
+    twin: Any = type(function.__name__, (torch.autograd.Function,), methods)
+    apply: Callable[..., Any] = twin.apply
+    return apply
 
 
 def _one_level(function: type[torch.autograd.Function]) -> Callable[..., Any]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd, forward_mode
-from fastseq.autograd._positional import positional
 from fastseq.autograd.layer import wanted_by
 from fastseq.ops import Extras
 from fastseq.ops.recurrence import _sum_type
@@ -36,7 +35,6 @@ class ExtendedLayer(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Run the layer and keep what backward needs."""
         with below_autograd():
@@ -82,7 +80,6 @@ class ExtendedLayerBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Run the backward kernels."""
         with below_autograd():

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd, in_place
-from fastseq.autograd._positional import positional
 from fastseq.ops import Wanted
 from fastseq.ops.recurrence import _sum_type
 
@@ -42,7 +41,6 @@ class Layer(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(  # type: ignore[override]
         x: Tensor,
         h0: Tensor,
@@ -118,7 +116,6 @@ class LayerBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Run the backward kernels."""
         with below_autograd():

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fastseq.autograd._op import Op, below_autograd
-from fastseq.autograd._positional import positional
 
 _FORWARD = torch.ops.fastseq.linear.default
 
@@ -19,7 +18,6 @@ class Linear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(x: Tensor, weight: Tensor, turned: bool) -> Tensor:  # type: ignore[override]
         """Multiply."""
         with below_autograd():

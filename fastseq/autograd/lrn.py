@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd
-from fastseq.autograd._positional import positional
 
 _FORWARD = torch.ops.fastseq.local_response_norm.default
 _BACKWARD = torch.ops.fastseq.local_response_norm_backward.default
@@ -24,7 +23,6 @@ class LocalResponseNorm(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Normalize."""
         with below_autograd():
@@ -51,7 +49,6 @@ class LocalResponseNormBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(grad_y: Tensor, x: Tensor, *parameters: Any) -> Tensor:  # type: ignore[override]
         """Run the backward kernel."""
         with below_autograd():

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd
-from fastseq.autograd._positional import positional
 from fastseq.ops._common import channels_last
 from fastseq.ops.pool import Pair, Window
 from fastseq.reference.pool import pick
@@ -32,7 +31,6 @@ class MaxPool2d(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(  # type: ignore[override]
         x: Tensor,
         kernel_size: Pair,
@@ -72,7 +70,6 @@ class MaxPool2dBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(  # type: ignore[override]
         grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, *window: Pair
     ) -> Tensor:

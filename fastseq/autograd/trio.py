@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd
-from fastseq.autograd._positional import positional
 from fastseq.ops.pool import Window
 
 _FORWARD = torch.ops.fastseq.relu_lrn_max_pool2d.default
@@ -29,7 +28,6 @@ class ReLULRNMaxPool2d(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Run the three ops in one pass, and keep the places of the maxima."""
         with below_autograd():
@@ -59,7 +57,6 @@ class ReLULRNMaxPool2dBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @positional
     def forward(*args: Any) -> Tensor:  # type: ignore[override]
         """Run the backward kernel."""
         with below_autograd():

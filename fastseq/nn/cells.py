@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fastseq import functional, invariance
-from fastseq.autograd import below_autograd, direct
-from fastseq.ops import STEP, Cell
+from fastseq import functional
+from fastseq.nn import quick
+from fastseq.ops import Cell
 
 
 class _Cell(nn.RNNCellBase):
@@ -23,34 +22,6 @@ class _Cell(nn.RNNCellBase):
         if self.bias:
             params += [self.bias_ih, self.bias_hh]
         return params
-
-    def _quick(
-        self, cell: int, input: Tensor, hx: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, Tensor] | None:
-        """A step that needs no gradient, by one op; None where it is not so simple.
-
-        Checks are the op's, so that they cost nothing here; whatever it refuses goes the long way,
-        which finds the right words.
-        """
-        if torch.is_grad_enabled() or input.dim() != 2 or not direct(autocast=True):
-            return None
-        if invariance.on():
-            return None
-        p = self._parameters  # a parametrized weight is not here
-        try:
-            if hx is None:
-                zeros = input.new_zeros(input.shape[0], self.hidden_size)
-                h, c = zeros, zeros if cell == Cell.LSTM else None
-            else:
-                h, c = hx if len(hx) == 2 else (hx[0], None)
-            made: tuple[Tensor, Tensor]
-            with below_autograd():
-                made = STEP(
-                    input, h, c, p["weight_ih"], p["weight_hh"], p["bias_ih"], p["bias_hh"], cell
-                )
-        except (KeyError, RuntimeError, ValueError, TypeError, IndexError):
-            return None
-        return made
 
     def _step(
         self, cell: Cell, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]
@@ -138,9 +109,9 @@ class LSTMCell(_Cell, nn.LSTMCell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return (h', c')."""
-        quick = self._quick(0, input, hx)
-        if quick is not None:
-            return quick
+        made = quick.step(self, 0, input, hx)
+        if made is not None:
+            return made
         return self._step(Cell.LSTM, input, hx, ("hx[0]", "hx[1]"))
 
 
@@ -160,8 +131,8 @@ class GRUCell(_Cell, nn.GRUCell):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return h'."""
         states = None if hx is None else (hx,)
-        quick = self._quick(1, input, states)
-        return (quick or self._step(Cell.GRU, input, states, ("hidden",)))[0]
+        made = quick.step(self, 1, input, states)
+        return (made or self._step(Cell.GRU, input, states, ("hidden",)))[0]
 
 
 class RNNCell(_Cell, nn.RNNCell):
@@ -185,5 +156,5 @@ class RNNCell(_Cell, nn.RNNCell):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         cell = Cell.RNN_TANH if self.nonlinearity == "tanh" else Cell.RNN_RELU
         states = None if hx is None else (hx,)
-        quick = self._quick(cell.value, input, states)
-        return (quick or self._step(cell, input, states, ("hidden",)))[0]
+        made = quick.step(self, cell.value, input, states)
+        return (made or self._step(cell, input, states, ("hidden",)))[0]

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
 from fastseq.functional import Options
-from fastseq.nn import ragged
+from fastseq.nn import quick, ragged
 from fastseq.nn.beyond import Beyond
 from fastseq.nn.streaming import StreamState, advance, first_state
 from fastseq.ops import Cell
@@ -105,6 +105,10 @@ class _Recurrent(Beyond):
     ) -> tuple[Any, ...]:
         """Output, and as many states as hx has, in a tuple; cell states if asked for."""
         beside = (lengths, reset, reset_state)
+        if lengths is None and reset is None and reset_state is None:
+            made = quick.layer(self, input, hx)
+            if made is not None:
+                return made
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, self._packed_options(*beside))
         if input.dim() not in (2, 3):
@@ -378,7 +382,7 @@ class RNN(_Recurrent, nn.RNN):
             input,
             states[0],
             *self._options(),
-            nonlinearity=self.nonlinearity,
+            nonlinearity="tanh" if self.mode == "RNN_TANH" else "relu",  # as nn.RNN decides
             batch_sizes=batch_sizes,
             options=options,
         )

@@ -86,6 +86,16 @@ class StreamState:
             self.layers = tuple(zip(h, c[0] if c else (None,) * len(h), strict=True))
             self.given = None
 
+    def put(self, after: _States) -> None:
+        """Overwrite what is kept; in memory of another dtype if autocast has chosen one."""
+        if after[0].dtype != self.layers[0][0].dtype:
+            self.given = after
+            return self.take()
+        for i, pair in enumerate(self.layers):
+            for old, new in zip(pair, after, strict=False):
+                if old is not None:
+                    old.copy_(new[i])
+
 
 def first_state(module: Steppable, input: Tensor, hx: Any) -> StreamState:
     """The state before the first step; checks all that holds for every step."""
@@ -123,10 +133,7 @@ def advance(module: Steppable, input: Tensor, state: StreamState) -> tuple[Tenso
         state.take()
     if not _in_place(module, x, state):
         _, after = _call(module, x, state)
-        for i, pair in enumerate(state.layers):
-            for old, new in zip(pair, after, strict=False):
-                if old is not None:
-                    old.copy_(new[i])
+        state.put(after)
     return state.output, state
 
 

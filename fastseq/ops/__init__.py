@@ -12,7 +12,7 @@ from fastseq.ops.extended_layer import (
     Extras,
     extended_layer,
 )
-from fastseq.ops.layer import LayerBackward, Wanted, layer, layer_backward
+from fastseq.ops.layer import LAYER, LayerBackward, Wanted, layer, layer_backward
 from fastseq.ops.linear import linear
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
@@ -22,6 +22,7 @@ from fastseq.ops.trio import relu_lrn_max_pool2d, relu_lrn_max_pool2d_backward
 
 __all__ = [
     "KERNEL_DEVICES",
+    "LAYER",
     "STEP",
     "STEP_",
     "Backward",

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fastseq.ops.recurrence import Cell, Forward, _recurrence_fake, _rows
 
+LAYER = torch.ops.fastseq.layer.default  # the overload itself, as ``STEP``
+
 
 class Wanted(IntFlag):
     """Gradients that ``layer_backward`` is to make beside those of the states."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 from torch.jit import ScriptModule
+from torch.nn.modules import module as every_module
 from torch.nn.utils import parametrize
 
 from fastseq.nn import LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d
@@ -85,7 +86,7 @@ def _fusible(before: Any, relu: Any, lrn: Any, pool: Any) -> str | None:
         return "not fused: its LRN has parameters"
     if pool.return_indices:
         return "not fused: its pooling returns indices"
-    if hooked(relu, lrn, pool):
+    if hooked(relu, lrn, pool) or _hooked_everywhere():
         return "not fused: a hook looks between ReLU, LRN and pooling"
     if relu.inplace and not _fresh(before):
         return (
@@ -110,6 +111,15 @@ def hooked(*modules: nn.Module) -> bool:
         for module in modules
         for name, value in module.__dict__.items()
         if name.endswith("_hooks") and "state_dict" not in name
+    )
+
+
+def _hooked_everywhere() -> bool:
+    """Whether a hook looks at every module there is."""
+    return any(
+        value
+        for name, value in vars(every_module).items()
+        if name.startswith(("_global_forward", "_global_backward")) and name.endswith("_hooks")
     )
 
 

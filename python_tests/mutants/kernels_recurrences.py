@@ -299,14 +299,14 @@ KERNELS_RECURRENCES = [
         file=f"{CPU}/step.cpp",
         old="sums.total() + bias(a.bias_hh, g)",
         new="sums.total()",
-        tests=("test_streaming.py::test_quick_cells_are_torch_nns[torch.float32-1-LSTMCell]",),
+        tests=("test_quick.py::test_quick_cells_are_torch_nns[torch.float32-1-LSTMCell]",),
     ),
     Mutant(
         name="step: GRU's r scales the input's side as well",
         file=f"{CPU}/step.cpp",
         old="C::kSplitsGates && g == 2",
         new="false",
-        tests=("test_streaming.py::test_quick_cells_are_torch_nns[torch.float32-2-GRUCell]",),
+        tests=("test_quick.py::test_quick_cells_are_torch_nns[torch.float32-2-GRUCell]",),
     ),
     Mutant(
         name="step_: c stays as it was",

@@ -1,10 +1,9 @@
-"""Mutants of the recurrences' Python: options, functions, modules, streams, shapes, vmap, ONNX."""
+"""Mutants of the recurrences' Python: options, functions, modules, shapes, vmap, ONNX."""
 
 from .mutant import Mutant
 
 OPTIONS = "fastseq/functional/options.py"
 FUNCTIONAL = "fastseq/functional/stack.py"
-STREAMING = "fastseq/nn/streaming.py"
 
 PYTHON_RECURRENCES = [
     # ---- options
@@ -223,112 +222,6 @@ PYTHON_RECURRENCES = [
         old="            states = tuple(_permuted(state, sorted_indices) for state in hx)",
         new="            states = tuple(state for state in hx)",
         tests=("test_recurrent_parity.py::test_packed[hx-[2, 5, 1, 4]-GRU-]",),
-    ),
-    Mutant(
-        name="the quick cell ignores autocast",
-        file="fastseq/nn/cells.py",
-        old="direct(autocast=True)",
-        new="direct()",
-        tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
-    ),
-    Mutant(
-        name="the quick cell ignores batch_invariant",
-        file="fastseq/nn/cells.py",
-        old="if invariance.on():",
-        new="if False:",
-        tests=("test_invariance.py::test_cells_inside_the_context",),
-    ),
-    Mutant(
-        name="step ignores autocast",
-        file=STREAMING,
-        old="direct(autocast=True)",
-        new="direct()",
-        tests=("test_streaming.py::test_autocast_is_obeyed_without_gradients",),
-    ),
-    Mutant(
-        name="step overwrites the hx that it was given",
-        file=STREAMING,
-        old="[t.clone() for t in s.detach().unbind(0)]",
-        new="list(s.detach().unbind(0))",
-        tests=(
-            "test_streaming.py::test_a_stream_is_the_sequence[hx-inference-torch.float32-LSTM-plain]",
-        ),
-    ),
-    Mutant(
-        name="step passes hooks by",
-        file=STREAMING,
-        old="if _hooked(module):",
-        new="if False:",
-        tests=("test_streaming.py::test_hooks_are_called_at_every_step",),
-    ),
-    Mutant(
-        name="step passes hooks of all modules by",
-        file=STREAMING,
-        old="        or hooks._global_forward_hooks\n",
-        new="",
-        tests=("test_streaming.py::test_hooks_are_called_at_every_step",),
-    ),
-    Mutant(
-        name="step overwrites what a graph has saved, and says nothing",
-        file=STREAMING,
-        old="    overwritten(*(t for pair in state.layers for t in pair))\n",
-        new="",
-        tests=("test_streaming.py::test_a_graph_notices_what_a_step_overwrites",),
-    ),
-    Mutant(
-        name="step by the quick op loses tangents",
-        file=STREAMING,
-        old="not direct(autocast=True) or ",
-        new="",
-        tests=("test_forward_mode.py::test_streams_carry_tangents",),
-    ),
-    Mutant(
-        name="step by the quick op ignores a projection",
-        file=STREAMING,
-        old="module.proj_size or ",
-        new="",
-        tests=(
-            "test_streaming.py::test_a_stream_is_the_sequence"
-            "[hx-inference-torch.float32-LSTM-proj_size]",
-        ),
-    ),
-    Mutant(
-        name="step says the op's words of a wrong input",
-        file=STREAMING,
-        old="                if i == 0:",
-        new="                if False:",
-        tests=("test_streaming.py::test_mistakes",),
-    ),
-    Mutant(
-        name="step overwrites the state of a graph",
-        file=STREAMING,
-        old="        state = StreamState(state.given, state.batched)\n        state.take()",
-        new="        state.take()",
-        tests=("test_streaming.py::test_a_state_of_a_graph_is_not_overwritten",),
-    ),
-    Mutant(
-        name="step by the quick op ignores the options",
-        file=STREAMING,
-        old="not module._plain or ",
-        new="",
-        tests=(
-            "test_streaming.py::test_a_stream_is_the_sequence"
-            "[zeros-inference-torch.float32-GRU-layer_norm]",
-        ),
-    ),
-    Mutant(
-        name="step ignores batch_invariant",
-        file=STREAMING,
-        old="or invariance.on()",
-        new="",
-        tests=("test_invariance.py::test_streams_inside_the_context",),
-    ),
-    Mutant(
-        name="step draws masks in training",
-        file=STREAMING,
-        old="masks = module.recurrent_dropout, module.weight_dropout, *module.zoneout",
-        new="masks = module.recurrent_dropout, module.weight_dropout",
-        tests=("test_streaming.py::test_mistakes",),
     ),
     # ---- shapes for tracing, vmap, ONNX
     Mutant(
