@@ -23,6 +23,7 @@ FILES = [
     "test_ops.py",
     "test_layer.py",
     "test_extended_layer.py",
+    "test_quick.py",
     "test_streaming.py",
 ]
 IMAGE_FILES = ["test_lrn.py", "test_pool.py", "test_trio.py"]

@@ -22,6 +22,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 import fastseq
+from fastseq.functional import stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODULES: list[tuple[str, dict[str, Any]]] = [
@@ -67,6 +68,24 @@ def test_autocast(kind: str, options: dict[str, Any], dtype: torch.dtype) -> Non
     assert_equal({n: t.to(dtype) for n, t in found.items()}, expected)
     for name, value in found.items():
         assert value.dtype == (dtype if name.startswith("output") else torch.float32)
+
+
+@pytest.mark.parametrize("casting", [True, False])
+def test_autocast_is_off_within_a_layer_with_options(
+    casting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA it would make float32 of a layer norm, where the next layer reads float16."""
+    inside = []
+    run = stack._with_options
+    monkeypatch.setattr(
+        stack,
+        "_with_options",
+        lambda *args: inside.append(torch.is_autocast_enabled("cpu")) or run(*args),
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=casting):
+        fastseq.GRU(3, 4, 2, layer_norm=True)(numbers(5, 2, 3))
+        assert torch.is_autocast_enabled("cpu") == casting
+    assert inside == [False, False]
 
 
 def test_autocast_of_a_packed_batch_and_a_region_without() -> None:

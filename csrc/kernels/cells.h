@@ -133,4 +133,20 @@ constexpr int cached_of(Cell cell) {
   return cell == Cell::kLstm ? LstmCell::kCached : cell == Cell::kGru ? GruCell::kCached : 0;
 }
 
+// f(a value of the cell's type), on the host. An op checks the code before it comes here.
+template <class F>
+auto with_cell(Cell cell, const F& f) {
+  switch (cell) {
+    case Cell::kLstm:
+      return f(LstmCell{});
+    case Cell::kGru:
+      return f(GruCell{});
+    case Cell::kRnnTanh:
+      return f(RnnTanhCell{});
+    case Cell::kRnnRelu:
+      break;
+  }
+  return f(RnnReluCell{});
+}
+
 }  // namespace fastseq

@@ -117,8 +117,7 @@ class Op:
     def _kernel(self, *args: Any) -> Any:
         tensors = args[: self.count]
         if _has_tangent(tensors):
-            made = self.formula(*args)
-            return tuple(made) if isinstance(made, tuple) else made
+            return self.formula(*args)
         if wants_graph(tensors):
             # A transform hands the tensors of its level to this kernel: it is that level's node.
             return self._one_level(*args) if _transforming() else self.apply(*args)

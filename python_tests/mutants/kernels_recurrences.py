@@ -7,6 +7,8 @@ CELLS = "csrc/kernels/cells.h"
 TYPES = "csrc/kernels/types.h"
 FORWARD = f"{CPU}/recurrence_forward.cpp"
 BACKWARD = f"{CPU}/recurrence_backward.cpp"
+OPTIONS = f"{CPU}/forward_options.h"
+OPTIONS_BACK = f"{CPU}/backward_options.h"
 GRADIENTS = f"{CPU}/layer_gradients.h"
 CUDA = "csrc/kernels/cuda/recurrence.cu"
 
@@ -232,14 +234,14 @@ KERNELS_RECURRENCES = [
     ),
     Mutant(
         name="reset_state: its gradient is that of the last mark",
-        file=BACKWARD,
+        file=OPTIONS_BACK,
         old="store<A>(sum, load<A>(sum) + gradient)",
         new="store<A>(sum, gradient)",
         tests=(f"{FEATURE}[reset reset_state-0-False]",),
     ),
     Mutant(
         name="recurrent dropout: the dropped state is not rounded",
-        file=FORWARD,
+        file=OPTIONS,
         old="return rounded_to<A, S>(h * load_n<A>(factor, a.state - u));",
         new="return h * load_n<A>(factor, a.state - u);",
         tests=("test_rounding.py::test_a_dropped_state_is_rounded",),
@@ -253,9 +255,9 @@ KERNELS_RECURRENCES = [
     ),
     Mutant(
         name="recurrent dropout: what was dropped has a gradient",
-        file=BACKWARD,
-        old="product *= load_n<A>(factor, a.state - u);",
-        new=";",
+        file=OPTIONS_BACK,
+        old="return product * load_n<A>(factor, a.state - u);",
+        new="return product;",
         tests=(f"{FEATURE}[drop-0-False]",),
     ),
     Mutant(
@@ -268,7 +270,7 @@ KERNELS_RECURRENCES = [
     Mutant(
         name="zoneout: h has no gradient past the cell",
         file=BACKWARD,
-        old="store<A>(carry, kept);",
+        old="store<A>(carry, past);",
         new="store<A>(carry, V{});",
         tests=(f"{FEATURE}[zone-1-False]",),
     ),
@@ -281,14 +283,14 @@ KERNELS_RECURRENCES = [
     ),
     Mutant(
         name="layer norm: backward forgets the deviation",
-        file=BACKWARD,
+        file=OPTIONS_BACK,
         old="(through - mean - normed * slope) * of.scale",
         new="(through - mean) * of.scale",
         tests=(f"{FEATURE}[norm-1-False]",),
     ),
     Mutant(
         name="layer norm: c's bias has the gradient of its gain",
-        file=BACKWARD,
+        file=OPTIONS_BACK,
         old="store_n<A>(gains + H + u, d, n);",
         new="store_n<A>(gains + H + u, d * normed, n);",
         tests=(f"{FEATURE}[norm-0-False]",),

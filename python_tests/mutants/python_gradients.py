@@ -31,6 +31,22 @@ PYTHON_GRADIENTS = [
         tests=("test_compilers.py::test_one_dynamic_graph_serves_every_size[LSTM]",),
     ),
     Mutant(
+        name="gate: a transform sees none of the ops",
+        file=GATE,
+        old="        or _transforming()\n",
+        new="",
+        tests=(
+            "test_functorch.py::test_per_sample_gradients[False-GRU-num_layers-bidirectional-bias]",
+        ),
+    ),
+    Mutant(
+        name="gate: a node saves nothing for its backward",
+        file=GATE,
+        old="        function.setup_context(ctx, args, made)\n        return made",
+        new="        return made",
+        tests=("test_lrn.py",),
+    ),
+    Mutant(
         name="gate: torch.jit.trace sees none of the ops",
         file=GATE,
         old="        or _tracing() is not None\n",

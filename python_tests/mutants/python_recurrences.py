@@ -145,6 +145,13 @@ PYTHON_RECURRENCES = [
         new="t.dtype is not dtype",
         tests=("test_drop_in_calls.py::test_cells_look_at_devices",),
     ),
+    Mutant(
+        name="options: autocast chooses dtypes within a layer, too",
+        file=FUNCTIONAL,
+        old="            elif casting:",
+        new="            elif False:",
+        tests=("test_ecosystem.py::test_autocast_is_off_within_a_layer_with_options",),
+    ),
     # ---- modules
     Mutant(
         name="a probability of 1 is taken",

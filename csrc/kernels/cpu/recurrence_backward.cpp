@@ -6,7 +6,7 @@
 // gradient of h_t, and a second one takes it through W_hr^T to the cell.
 // Gate gradients of all steps are written out; the gradients of the input, the weights and the
 // biases are large products over them, made at the end (layer_gradients.h).
-#include "backward_scratch.h"
+#include "backward_options.h"
 #include "layer_gradients.h"
 #include "recurrence_table.h"
 
@@ -26,12 +26,6 @@ struct BackwardSlice {
   const Place& place;
   const Range batch, panels, projected;  // rows, and panels of W_hh^T and of W_hr^T
 
-  // Where a row stands at this step: its row in memory and among those that take part, and the row
-  // of the state before it.
-  struct At {
-    int64_t t, row, at, inner, previous;
-    bool replaced, cut;  // whether the state before this step was replaced, and the one after it
-  };
   FASTSEQ_INLINE At where(int64_t t, int64_t row) const {
     const int64_t inner = a.seq.offset(t) + row;
     return {t,
@@ -43,53 +37,40 @@ struct BackwardSlice {
             beside && a.extra.resets_after(a.seq, t, row)};
   }
 
-  // Members with kBeside do what `extra` asks for; the plain layer has copies without (see
+  // Members with kBeside do what the options ask for; the plain layer has copies without (see
   // forward).
   const bool beside = a.extra.any();
+  const BackwardOptions<S, C> options{a, all};
 
   // n units of the state before a step, from unit u on.
   template <bool kBeside, class E>
   FASTSEQ_INLINE V before(const At& p, int64_t u, int64_t width, const E* stored,
                           const void* initial, const void* by) const {
     const int64_t place = a.seq.place(p.row) * width + u, n = width - u;
-    if (kBeside && p.replaced)
-      return load_or_zero<A>(by ? static_cast<const S*>(by) + place : nullptr, n);
+    if (kBeside && p.replaced) return options.replacing(by, place, n);
     return p.previous < 0 ? load_n<A>(static_cast<const S*>(initial) + place, n)
                           : load_n<A>(stored + p.previous * width + u, n);
   }
 
-  // gradient of h_t for L units from u on: recurrent product, direct path, grad_y.
+  // The gradient of h_t for L units from u on: recurrent product, direct path, grad_y.
   template <bool kBeside>
   FASTSEQ_INLINE V state_gradient(const At& p, int64_t u, V product) {
     const int64_t R = a.state, n = R - u;
     A* const carry = all.carry + p.row * all.h_stride + u;
     V dh = from_later<kBeside>(p.row, u, product);
-    if (kBeside && p.cut)
-      dh = cut(a.grad_reset_h ? all.reset_h + p.row * all.h_stride + u : nullptr, dh);
+    if constexpr (kBeside) dh = options.cut_h(p, u, dh);
     if (a.grad_y) dh += load_n<A>(static_cast<const S*>(a.grad_y) + p.at * R + u, n);
-    V kept{};  // what zoneout takes past the cell
-    if (kBeside && a.extra.zone_h) {
-      kept = dh * load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
-      dh -= kept;
-    }
-    store<A>(carry, kept);
-    return dh;
+    V past{};  // the cell
+    if constexpr (kBeside) past = options.kept(p, u, dh);
+    store<A>(carry, past);
+    return kBeside ? dh - past : dh;
   }
 
   // The gradient that reaches h from the step after.
   template <bool kBeside>
   FASTSEQ_INLINE V from_later(int64_t row, int64_t u, V product) const {
-    if (kBeside && a.extra.drop) {
-      const S* const factor = static_cast<const S*>(a.extra.drop) + a.seq.place(row) * a.state + u;
-      product *= load_n<A>(factor, a.state - u);
-    }
+    if constexpr (kBeside) product = options.dropped(row, u, product);
     return product + load<A>(all.carry + row * all.h_stride + u);
-  }
-
-  // A gradient of the step after that belongs to what replaced the state, and to no step before.
-  FASTSEQ_INLINE V cut(A* sum, V gradient) const {
-    if (sum) store<A>(sum, load<A>(sum) + gradient);
-    return V{};
   }
 
   // The cell's backward for L units from u on, given the gradient of its output; with a layer norm
@@ -116,15 +97,11 @@ struct BackwardSlice {
       c = load_n<A>(cells + p.at * H + u, n);
       c_prev = before<kBeside>(p, u, H, cells, a.c0, a.extra.reset_c);
       dc = load<A>(all.cell + p.row * all.m_stride + u);
-      if (kBeside && p.cut)
-        dc = cut(a.grad_reset_c ? all.reset_c + p.row * all.m_stride + u : nullptr, dc);
+      if constexpr (kBeside) dc = options.cut_c(p, u, dc);
       if (a.grad_cells) {
         dc += load_n<A>(static_cast<const A*>(a.grad_cells) + p.at * H + u, n);
       }
-      if (kBeside && a.extra.zone_c) {
-        zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
-        zoned = &zone;
-      }
+      if constexpr (kBeside) zoned = options.zone_of_c(p, u, zone);
       if (kBeside && a.extra.norm_c) {
         dc += extra_c;
         extra[3] += extra_o;
@@ -137,7 +114,7 @@ struct BackwardSlice {
     for (int g = 0; g < C::kGates; ++g) {
       store_n<A>(grad_pre + g * H, dx[g], n);
       if (kBeside && a.extra.norm_hh) {
-        store<A>(all.side + (p.row * C::kGates + g) * all.m_stride + u, dr[g]);
+        store<A>(options.side_of(p.row) + g * all.m_stride + u, dr[g]);
       } else {
         store_n<A>(next + g * H, dr[g], n);
       }
@@ -148,85 +125,15 @@ struct BackwardSlice {
     if constexpr (C::kHasCellState) store<A>(all.cell + p.row * all.m_stride + u, dc);
     if constexpr (C::kHasDirectPath) {
       A* const carry = all.carry + p.row * all.h_stride + u;
-      store<A>(carry, kBeside && a.extra.zone_h ? direct + load<A>(carry) : direct);
+      store<A>(carry, kBeside ? options.with_kept(direct, carry) : direct);
     }
   }
 
   // The cell's backward for a whole row, through the layer norms of c and of the product.
   void normed_row(const At& p) {
-    const int64_t H = a.hidden, M = all.m_stride;
-    A* const output = all.output + p.row * M;
-    if constexpr (C::kHasCellState) {
-      norm_of_c(p, output);
-    } else {
-      for (int64_t u = 0; u < H; u += L) cell_block<true>(p, u, load<A>(output + u));
-    }
-    const S* const products = static_cast<const S*>(a.products) + p.at * C::kGates * H;
-    const S* const gain = static_cast<const S*>(a.extra.norm_hh);
-    const A* const side = all.side + p.row * C::kGates * M;
-    const Moments<A> of(C::kGates, H, a.extra.epsilon, [&](int64_t g, int64_t u) {
-      return load_n<A>(products + g * H + u, H - u);
+    options.normed_row(p, [&](int64_t u, V dh, V d_c, V d_o) __attribute__((always_inline)) {
+      cell_block<true>(p, u, dh, d_c, d_o);
     });
-    V sum{}, weighted{};
-    const auto each = [&](const auto& f) __attribute__((always_inline)) {
-      for (int64_t g = 0; g < C::kGates; ++g) {
-        for (int64_t u = 0; u < H; u += L) {
-          const int64_t n = H - u, i = g * H + u;
-          const V normed = (load_n<A>(products + i, n) - of.mean) * of.scale;
-          const V d = load<A>(side + g * M + u);
-          f(i, n, normed, d, Moments<A>::first_of(d * load_n<A>(gain + i, n), n));
-        }
-      }
-    };
-    S* const gains = static_cast<S*>(a.rows_hh) + p.inner * C::kGates * H;
-    each([&](int64_t i, int64_t n, V normed, V d, V through) __attribute__((always_inline)) {
-      sum += through;
-      weighted += through * normed;
-      store_n<A>(gains + i, d * normed, n);
-    });
-    const A count = static_cast<A>(C::kGates * H);
-    const A mean = Moments<A>::total(sum) / count, slope = Moments<A>::total(weighted) / count;
-    Item* const next = all.next + p.row * all.g_stride;
-    S* const out = static_cast<S*>(a.grad_products) + p.inner * C::kGates * H;
-    each([&](int64_t i, int64_t n, V normed, V, V through) __attribute__((always_inline)) {
-      const V d = rounded_to<A, S>((through - mean - normed * slope) * of.scale);
-      store_n<A>(out + i, d, n);
-      store_n<A>(next + i, d, n);
-    });
-  }
-
-  // h = o tanh(gain norm(c) + bias), backwards, and then the cell.
-  FASTSEQ_INLINE void norm_of_c(const At& p, A* output) {
-    const int64_t H = a.hidden;
-    const A* const c = static_cast<const A*>(a.cells) + p.at * H;
-    const S* const o = static_cast<const S*>(a.gates) + (p.at * 4 + 3) * H;
-    const S* const gain = static_cast<const S*>(a.extra.norm_c);
-    const S* const bias = static_cast<const S*>(a.extra.norm_c_bias);
-    A* const gate = all.output_gate + p.row * all.m_stride;
-    S* const gains = static_cast<S*>(a.rows_c) + p.inner * 2 * H;
-    const Moments<A> of(1, H, a.extra.epsilon,
-                        [&](int64_t, int64_t u) { return load_n<A>(c + u, H - u); });
-    V sum{}, weighted{};
-    for (int64_t u = 0; u < H; u += L) {
-      const int64_t n = H - u;
-      const V normed = (load_n<A>(c + u, n) - of.mean) * of.scale, g = load_n<A>(gain + u, n);
-      const V tc = VecMath::tanh(normed * g + load_n<A>(bias + u, n)), dh = load<A>(output + u);
-      const V d = dh * load_n<A>(o + u, n) * (1 - tc * tc);
-      const V through = Moments<A>::first_of(d * g, n);
-      sum += through;
-      weighted += through * normed;
-      store_n<A>(gains + u, d * normed, n);
-      store_n<A>(gains + H + u, d, n);
-      store<A>(gate + u, dh * tc);
-      store<A>(output + u, through);
-    }
-    const A mean = Moments<A>::total(sum) / static_cast<A>(H);
-    const A slope = Moments<A>::total(weighted) / static_cast<A>(H);
-    for (int64_t u = 0; u < H; u += L) {
-      const V normed = (load_n<A>(c + u, H - u) - of.mean) * of.scale;
-      const V d_c = (load<A>(output + u) - mean - normed * slope) * of.scale;
-      cell_block<true>(p, u, V{}, d_c, load<A>(gate + u));
-    }
   }
 
   // What the epilogue will read and write for n units from u on.
@@ -257,7 +164,7 @@ struct BackwardSlice {
   template <bool kBeside>
   FASTSEQ_INLINE void run_cell(const At& p, int64_t u, V dh) {
     if (kBeside && a.extra.norm_hh) {
-      store<A>(all.output + p.row * all.m_stride + u, dh);
+      store<A>(options.output_of(p.row) + u, dh);
     } else {
       cell_block<kBeside>(p, u, dh);
     }
@@ -340,8 +247,8 @@ struct BackwardSlice {
         if (u >= a.state) break;
         V dh = from_later<true>(row, u, load<A>(tile + v * L));
         const int64_t at = a.seq.place(row) * a.state + u, n = a.state - u;
-        A* const sum = a.grad_reset_h ? all.reset_h + row * all.h_stride + u : nullptr;
-        if (a.extra.resets_first(a.seq, row)) dh = cut(sum, dh);
+        A* const sum = options.sum_of_h(row, u);
+        if (a.extra.resets_first(a.seq, row)) dh = options.cut(sum, dh);
         store_n<A>(static_cast<S*>(a.grad_h0) + at, dh, n);
         if (sum) store_n<A>(static_cast<S*>(a.grad_reset_h) + at, load<A>(sum), n);
       }
@@ -352,11 +259,11 @@ struct BackwardSlice {
     if constexpr (C::kHasCellState) {
       each_own_row([&](int64_t row) {
         const int64_t H = a.hidden, at = a.seq.place(row) * H;
-        A* const sum = a.grad_reset_c ? all.reset_c + row * all.m_stride : nullptr;
+        A* const sum = options.sum_of_c(row, 0);
         A* const dc = all.cell + row * all.m_stride;
         if (a.extra.resets_first(a.seq, row)) {
           for (int64_t u = 0; u < H; u += L) {
-            store<A>(dc + u, cut(sum ? sum + u : nullptr, load<A>(dc + u)));
+            store<A>(dc + u, options.cut(sum ? sum + u : nullptr, load<A>(dc + u)));
           }
         }
         store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);

@@ -138,19 +138,4 @@ FASTSEQ_INLINE void each_absent_row(const Sequence& seq, int64_t b, const F& f) 
   for (int64_t t = seq.steps - 1; t >= 0 && seq.active(t) <= b; --t) f(seq.row(t, b));
 }
 
-// Calls f(Cell type, tag) for the cell that runs; `auto` carries the type.
-template <class F>
-FASTSEQ_INLINE void with_cell(Cell cell, const F& f) {
-  switch (cell) {
-    case Cell::kLstm:
-      return f(LstmCell{});
-    case Cell::kGru:
-      return f(GruCell{});
-    case Cell::kRnnTanh:
-      return f(RnnTanhCell{});
-    case Cell::kRnnRelu:
-      return f(RnnReluCell{});
-  }
-}
-
 }  // namespace fastseq::FASTSEQ_CAPABILITY

@@ -4,8 +4,7 @@
 // that tile. With a projection a second sweep makes h_t = W_hr m_t of the cell's output m_t. The
 // input product is made for a chunk of steps at a time, into scratch that is still in cache when
 // the recurrence reads it.
-#include "forward_scratch.h"
-#include "moments.h"
+#include "forward_options.h"
 #include "recurrence_table.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
@@ -32,24 +31,16 @@ struct ForwardSlice {
   Chunk<D> chunk;
   int64_t chunk_end = 0, chunk_row = 0;  // first step beyond the chunk; where the next step starts
 
-  // A row at a step, and the row of memory that holds it.
-  struct Spot {
-    int64_t t, row, at;
-    bool cut;  // whether the state after the step is replaced
-  };
-
-  // Members with kBeside do what `extra` asks for. The plain layer has copies without all that: its
-  // questions alone would cost a twentieth of a small layer's time.
+  // Members with kBeside do what the options ask for. The plain layer has copies without all that:
+  // its questions alone would cost a twentieth of a small layer's time.
   const bool beside = a.extra.any();
+  const ForwardOptions<S, C> options{a, all};
 
   // h before the step, for L units from u on.
   template <bool kBeside>
   FASTSEQ_INLINE V state_before_step(const Spot& p, int64_t u) const {
-    if (!kBeside || !a.extra.drop) return load<A>(all.now + p.row * all.h_stride + u);
-    const int64_t R = a.state;  // what the product reads has elements dropped
-    const S* const from =
-        state_before<S>(a.seq, a.extra, p.t, p.row, R, a.y, a.h0, a.extra.reset_h);
-    return from ? load_n<A>(from + u, R - u) : V{};
+    if constexpr (kBeside) return options.before_step(p, u);
+    return load<A>(all.now + p.row * all.h_stride + u);
   }
 
   FASTSEQ_INLINE void cell_block(const Spot& p, int64_t u, const A* rec, const A* in) {
@@ -84,23 +75,15 @@ struct ForwardSlice {
     const V* zoned = nullptr;
     if constexpr (C::kHasCellState) {
       c_prev = load<A>(c_state);
-      if (kBeside && a.extra.zone_c) {
-        zone = load_n<A>(static_cast<const S*>(a.extra.zone_c) + p.at * H + u, n);
-        zoned = &zone;
-      }
+      if constexpr (kBeside) zoned = options.zone_of_c(p, u, zone);
     }
     if constexpr (C::kHasDirectPath) h_prev = state_before_step<kBeside>(p, u);
     C::template forward<VecMath>(x, r, h_prev, c_prev, zoned, cache, c, h);
     if constexpr (C::kHasCellState) {
       if (a.cells) store_n<A>(static_cast<A*>(a.cells) + p.at * H + u, c, n);
-      if (kBeside && a.extra.norm_c) {  // o and c, for normed_row
-        A* const kept = all.product + p.row * C::kGates * all.m_stride + u;
-        store<A>(kept, cache[3]);
-        store<A>(kept + all.m_stride, c);
-      }
-      if (kBeside && p.cut) {
-        const S* const by = static_cast<const S*>(a.extra.reset_c);
-        c = load_or_zero<A>(by ? by + a.seq.place(p.row) * H + u : by, n);
+      if constexpr (kBeside) {
+        options.keep_output(p, u, cache[3], c);
+        c = options.next_c(p, u, c);
       }
       store<A>(c_state, c);
     }
@@ -118,37 +101,6 @@ struct ForwardSlice {
       store<A>(all.mid + p.row * all.m_stride + u, h);
     } else {
       store_state<kBeside>(p, u, h);
-    }
-  }
-
-  // The cell for a whole row whose recurrent product is normalized first (Ba et al., 2016).
-  void normed_row(const Spot& p) {
-    const int64_t H = a.hidden, M = all.m_stride;
-    A* const product = all.product + p.row * C::kGates * M;
-    const Moments<A> of(C::kGates, H, a.extra.epsilon,
-                        [&](int64_t g, int64_t u) { return load<A>(product + g * M + u); });
-    if (a.products) {
-      S* const to = static_cast<S*>(a.products) + p.at * C::kGates * H;
-      for (int g = 0; g < C::kGates; ++g) store_row<A>(to + g * H, product + g * M, H);
-    }
-    const S* const gain = static_cast<const S*>(a.extra.norm_hh);
-    for (int64_t u = 0; u < H; u += L) {
-      A normed[C::kGates * L];
-      for (int g = 0; g < C::kGates; ++g) {
-        const V v = (load<A>(product + g * M + u) - of.mean) * of.scale;
-        store<A>(normed + g * L, v * load_n<A>(gain + g * H + u, H - u));
-      }
-      cell_block_beside(p, u, normed, nullptr);
-    }
-    if constexpr (C::kHasCellState) {
-      const Moments<A> of_c(1, H, a.extra.epsilon,
-                            [&](int64_t, int64_t u) { return load<A>(product + M + u); });
-      for (int64_t u = 0; u < H; u += L) {
-        const V v = (load<A>(product + M + u) - of_c.mean) * of_c.scale;
-        const V gain_c = load_n<A>(static_cast<const S*>(a.extra.norm_c) + u, H - u);
-        const V bias_c = load_n<A>(static_cast<const S*>(a.extra.norm_c_bias) + u, H - u);
-        store_output<true>(p, u, load<A>(product + u) * VecMath::tanh(v * gain_c + bias_c));
-      }
     }
   }
 
@@ -171,26 +123,19 @@ struct ForwardSlice {
 
   template <bool kBeside>
   FASTSEQ_INLINE void store_state(const Spot& p, int64_t u, V h) {
-    const int64_t R = a.state, n = R - u;
-    if (kBeside && a.extra.zone_h) {
-      const V zone = load_n<A>(static_cast<const S*>(a.extra.zone_h) + p.at * R + u, n);
-      h = (1 - zone) * h + zone * state_before_step<true>(p, u);
-    }
+    const int64_t R = a.state;
+    if constexpr (kBeside) h = options.zoned(p, u, h);
     V kept = rounded_to<A, S>(h);
-    store_n<A>(static_cast<S*>(a.y) + p.at * R + u, kept, n);
-    if (kBeside && p.cut) {
-      const S* const by = static_cast<const S*>(a.extra.reset_h);
-      kept = load_or_zero<A>(by ? by + a.seq.place(p.row) * R + u : by, n);
-    }
-    if (kBeside) kept = dropped(p.row, u, kept);
+    store_n<A>(static_cast<S*>(a.y) + p.at * R + u, kept, R - u);
+    if constexpr (kBeside) kept = options.next_h(p, u, kept);
     store<A>(all.next + p.row * all.h_stride + u, kept);
   }
 
-  // The state as W_hh reads it.
-  FASTSEQ_INLINE V dropped(int64_t row, int64_t u, V h) const {
-    if (!a.extra.drop) return h;
-    const S* const factor = static_cast<const S*>(a.extra.drop) + a.seq.place(row) * a.state + u;
-    return rounded_to<A, S>(h * load_n<A>(factor, a.state - u));
+  // The cell for a whole row whose recurrent product is normalized first.
+  void normed_row(const Spot& p) {
+    options.normed_row(
+        p, [&](int64_t u, const A* product) { cell_block_beside(p, u, product, nullptr); },
+        [&](int64_t u, V h) { store_output<true>(p, u, h); });
   }
 
   FASTSEQ_INLINE int64_t active(int64_t t) const {
@@ -236,7 +181,7 @@ struct ForwardSlice {
           from ? from + ((panel - panels.first) * chunk.rows + row) * kTileRow : nullptr;
       const Spot p = spot(row);
       if (a.extra.norm_hh) {
-        keep_product(p, panel, tile);
+        options.keep_product(p, panel, tile);
       } else if constexpr (kGated<C>) {
         cell_block(p, panel * L, tile, in);
       } else {
@@ -280,42 +225,26 @@ struct ForwardSlice {
     place.meet();
   }
 
-  FASTSEQ_INLINE void keep_product(const Spot& p, int64_t panel, const A* tile) {
-    A* const to = all.product + p.row * C::kGates * all.m_stride;
-    for (int64_t v = 0; v < kWideOf<C>; ++v) {
-      const int64_t u = (kGated<C> ? panel : panel * kPlainWide + v) * L;
-      if (u < a.hidden) {
-        store<A>(to + (kGated<C> ? v * all.m_stride : 0) + u, load<A>(tile + v * L));
-      }
-    }
-  }
-
   // Rows are shared among the members of a group where whole rows are moved.
   template <class F>
   FASTSEQ_INLINE void each_own_row(const F& f) const {
     for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
   }
 
-  // The first state of a row, or what replaces it before the first step.
-  const S* first_state(int64_t row, int64_t width, const void* initial, const void* by) const {
-    if (!a.extra.resets_first(a.seq, row)) by = initial;
-    return by ? static_cast<const S*>(by) + a.seq.place(row) * width : nullptr;
-  }
-
   void start_row(int64_t row) {
     const int64_t R = a.state, H = a.hidden;
     Item* const h = all.now + row * all.h_stride;
     fill_row(h, all.h_stride);
-    if (const S* const from = first_state(row, R, a.h0, a.extra.reset_h)) {
+    if (const S* const from = options.first_state(row, R, a.h0, a.extra.reset_h)) {
       for (int64_t u = 0; u < R; u += L) {
-        store<A>(h + u, dropped(row, u, load_n<A>(from + u, R - u)));
+        store<A>(h + u, options.dropped(row, u, load_n<A>(from + u, R - u)));
       }
     }
     // A row that has not started yet holds its state in both buffers.
     copy_row(all.next + row * all.h_stride, h, all.h_stride);
     if constexpr (C::kHasCellState) {
       A* const c = all.cell + row * all.m_stride;
-      const S* const from = first_state(row, H, a.c0, a.extra.reset_c);
+      const S* const from = options.first_state(row, H, a.c0, a.extra.reset_c);
       if (from) {
         load_row<A>(c, from, H);
       } else {

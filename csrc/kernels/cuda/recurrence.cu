@@ -140,21 +140,6 @@ FASTSEQ_KERNEL finish_kernel(RecurrenceBackward a, StepBackward s, int64_t state
   if (i < cells) store(static_cast<S*>(a.grad_c0) + i, static_cast<const A*>(s.cell)[i]);
 }
 
-template <class F>
-const char* with_cell(Cell cell, const F& f) {
-  switch (cell) {
-    case Cell::kLstm:
-      return f(LstmCell{});
-    case Cell::kGru:
-      return f(GruCell{});
-    case Cell::kRnnTanh:
-      return f(RnnTanhCell{});
-    case Cell::kRnnRelu:
-      return f(RnnReluCell{});
-  }
-  return "unknown cell";
-}
-
 }  // namespace
 
 const char* step_forward(DType dtype, const RecurrenceForward& a, const StepForward& s,
