@@ -81,7 +81,8 @@ def local_response_norm(
             "local_response_norm with within_channel=True takes an input of shape (N, C, H, W), "
             f"and this one has {input.dim()} dimensions: {tuple(input.shape)}."
         )
-    learnt = isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)
+    plain = type(alpha) is type(beta) is type(k) is float  # as almost always, and quickly asked
+    learnt = not plain and any(isinstance(number, Tensor) for number in (alpha, beta, k))
     if learnt and within_channel:
         return _within_channel(input, size, alpha, beta, k)
     fits = whole(size) and size >= 1 and input.dtype in DTYPES

@@ -78,6 +78,7 @@ class Tree:
         configure = [
             "cmake", "-S", str(self.folder), "-B", str(build), "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Mutants", "-DCMAKE_CXX_FLAGS=-O1", "-DFASTSEQ_BASELINE_ONLY=ON",
+            "-DFASTSEQ_BASELINE_COPIES=ON",
             f"-DFASTSEQ_TORCH_INCLUDE={Path(torch.__file__).parent / 'include'}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         ]  # fmt: skip
