@@ -52,6 +52,8 @@ def layer(
         return None
     if module.bidirectional or not isinstance(input, Tensor) or input.dim() != 3:
         return None
+    if not input.is_cpu:  # other devices have more than one way to go
+        return None
     if not direct(autocast=True):
         return None
     x = input.transpose(0, 1) if module.batch_first else input
