@@ -69,7 +69,7 @@ PYTHON_IMAGES = [
     Mutant(
         name="LRN: numbers that learn are read as floats",
         file=LRN,
-        old="isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)",
+        old="not plain and any(isinstance(number, Tensor) for number in (alpha, beta, k))",
         new="False",
         tests=("test_image_arguments.py::test_numbers_that_learn_keep_their_gradient",),
     ),
