@@ -111,12 +111,20 @@ def sdist(work: Path, source: Path) -> Path:
     return next((work / "dist").glob("*.tar.gz"))
 
 
+def optimised(work: Path, level: str) -> dict[str, str]:
+    """The environment of a build whose kernels compile quickly, and run as they may."""
+    launcher = work / f"launcher{level}"
+    launcher.write_text(f'#!/bin/sh\nexec "$@" {level}\n')
+    launcher.chmod(0o755)
+    return {**QUICK, "CMAKE_CXX_COMPILER_LAUNCHER": str(launcher)}
+
+
 @pytest.fixture(scope="module")
 def wheel(work: Path, sdist: Path) -> Path:
     """Built from the sdist as an installer without a wheel would: isolated, for this torch."""
     succeed(
         sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", work / "wheels", sdist,
-        env=QUICK,
+        env=optimised(work, "-O1"),
     )  # fmt: skip
     return next((work / "wheels").glob("*.whl"))
 
@@ -196,15 +204,11 @@ def test_the_same_wheel_beside_the_oldest_torch(
 @pytest.mark.packaging
 def test_editable_install(work: Path, source: Path) -> None:
     """`pip install --no-build-isolation -e .`, as CONTRIBUTING has it, runs in place."""
-    # The kernels are not to run: unoptimised they compile in less than half the time.
-    launcher = work / "launcher"
-    launcher.write_text('#!/bin/sh\nexec "$@" -O0\n')
-    launcher.chmod(0o755)
     environment = Environment(work / "editable", borrow_torch=True)
     environment.pip("setuptools>=77")  # the rest is borrowed
     environment.pip(
         *("--no-deps", "--no-build-isolation", "-e", source),
-        env={**QUICK, "CMAKE_CXX_COMPILER_LAUNCHER": str(launcher)},
+        env=optimised(work, "-O0"),  # its kernels are not to run
     )
     code = "import fastseq; print(fastseq.__file__, fastseq.info()['CPU capability'])"
     out = succeed(environment.python, "-c", code, cwd=work)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NoReturn
+
+# Looked for before the first of them is imported, which takes long.
+PACKAGES = {"train": ("lightning", "matplotlib", "sklearn", "torchmetrics")}
 
 
 @contextmanager
@@ -19,6 +23,9 @@ def refusing(command: str, extra: str = "train") -> Iterator[None]:
         extra: The extra of this package that brings what the command needs.
     """
     try:
+        for package in PACKAGES.get(extra, ()):
+            if find_spec(package) is None:
+                raise ModuleNotFoundError(name=package)
         yield
     except ModuleNotFoundError as error:
         # A part of fastseq itself that is missing is no matter of extras.
