@@ -392,4 +392,19 @@ KERNELS_RECURRENCES = [
         new="missing |= words[0] == kEmpty",
         tests=("simt/test_words.py::test_the_mailbox_is_right_with_every_schedule",),
     ),
+    # ---- one block that keeps its weights
+    Mutant(
+        name="Self: h goes into the buffer that others still read",
+        file="csrc/kernels/cuda/self_forward.cuh",
+        old="keep(1 - now, j, h[j])",
+        new="keep(now, j, h[j])",
+        tests=("simt/test_self.py::test_against_the_cpu_op",),
+    ),
+    Mutant(
+        name="Self: a gate's weights are those of the gate after it",
+        file="csrc/kernels/cuda/self_forward.cuh",
+        old="half % G * H + of",
+        new="(half + 1) % G * H + of",
+        tests=("simt/test_self.py::test_ends_of_blocks_and_warps",),
+    ),
 ]

@@ -12,7 +12,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define FASTSEQ_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
-#define FASTSEQ_KERNEL_FOR(...) FASTSEQ_KERNEL_OF(__VA_ARGS__::kThreads, __VA_ARGS__::kBlocks)
+#define FASTSEQ_KERNEL_FOR(...) \
+  __global__ void __launch_bounds__(__VA_ARGS__::kThreads, __VA_ARGS__::kBlocks)
 #define FASTSEQ_DEVICE __device__ __forceinline__
 #define FASTSEQ_PRAGMA(words) _Pragma(#words)
 #define FASTSEQ_UNROLL(times) FASTSEQ_PRAGMA(unroll times)
