@@ -3,6 +3,9 @@
 Read from the library that is installed. The ceilings stand in cuda_limits.json, by file,
 architecture and kernel template: the most registers that any of its instances takes. After a change
 that is meant to raise them: ``python python_tests/test_cuda_compile.py``.
+
+What no kernel of the library asks of the device yet (words between blocks, products of a warp,
+barriers of some warps) is compiled here, in the kernels that the machine of simt/ is tested with.
 """
 
 from __future__ import annotations
@@ -49,6 +52,10 @@ class Kernel:
             parts.append(rest[match.end() : match.end() + length])
             rest = rest[match.end() + length :]
         return parts[-1]
+
+
+def nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 def cuobjdump() -> str | None:
@@ -119,6 +126,55 @@ def test_limits_name_every_file_and_architecture() -> None:
     assert limits.keys() == {*sources, "headers"}
     for by_architecture in limits.values():
         assert by_architecture.keys() == ARCHITECTURES
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """device_twins.cu for every architecture: some seconds of one core."""
+    compiler = nvcc()
+    if not compiler:
+        pytest.skip("there is no nvcc")
+    binary = tmp_path_factory.mktemp("twins") / "twins.fatbin"
+    numbers = [architecture.removeprefix("sm_") for architecture in sorted(ARCHITECTURES)]
+    targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
+    source = ROOT / "python_tests/simt/device_twins.cu"
+    options = ("-std=c++20", "--expt-relaxed-constexpr", "-Werror=all-warnings", "--threads=2")
+    subprocess.run([compiler, *options, *targets, "-fatbin", "-o", binary, source], check=True)
+    return binary
+
+
+def test_device_words_compile_for_every_architecture(twins: Path) -> None:
+    if not cuobjdump():
+        pytest.skip("neither CUDA's nor Triton's cuobjdump is installed")
+    found = list(kernels(twins))
+    assert {kernel.architecture for kernel in found} == ARCHITECTURES
+    assert len(found) == 6 * len(ARCHITECTURES)
+    assert [kernel for kernel in found if kernel.stack or kernel.local] == []
+
+
+def test_device_words_become_the_instructions_meant(twins: Path) -> None:
+    """Words without a fence; products on the tensor cores, but for bfloat16 and TF32 on sm_75."""
+    tool = cuobjdump()
+    if not tool:
+        pytest.skip("neither CUDA's nor Triton's cuobjdump is installed")
+    dump = subprocess.run([tool, "-sass", twins], capture_output=True, text=True, check=True).stdout
+    seen = set()
+    for listing in re.split(r"(?=arch = sm_)", dump)[1:]:
+        architecture = listing.split()[2]
+        code = dict(re.findall(r"Function : (\S+)(.*?)(?=Function :|\Z)", listing, re.DOTALL))
+        for name, text in code.items():
+            if "mailbox" in name:
+                assert "LDG.E.STRONG.GPU" in text
+                assert "STG.E.STRONG.GPU" in text
+                assert not re.search(r"MEMBAR|CCTL|ERRBAR|FENCE", text)
+            elif architecture == "sm_75" and re.search("Tf32|BFloat16", name):
+                assert "BPT.TRAP" in text
+            elif "on_tile" in name or "self_forward" in name:
+                kind = ".TF32" if "Tf32" in name else ".BF16" if "BFloat16" in name else ""
+                assert re.search(rf"HMMA\.\d+\.F32{kind} ", text)
+                assert "LDSM.16.M88.4" in text
+            seen.add((architecture, name))
+    assert len(seen) == 6 * len(ARCHITECTURES)
 
 
 if __name__ == "__main__":

@@ -370,4 +370,43 @@ KERNELS_RECURRENCES = [
         new=";",
         tests=(f"{DEVICE}[0-False-False-False-torch.float64]",),
     ),
+    Mutant(
+        name="CUDA recurrence: one thread too many makes a step",
+        file=CUDA,
+        at="if (i >= rows.active * H) return;\n  const int64_t row = i / H, u = i % H, at = rows.at"
+        " + row;\n  const S* const pre",
+        old="i >= rows.active * H",
+        new="i > rows.active * H",
+        tests=("simt/test_recurrence_cuda.py::test_ends_of_blocks",),
+    ),
+    # ---- what blocks and warps do together
+    Mutant(
+        name="a word is published as it is, though it may look empty",
+        file="csrc/kernels/cuda/words.h",
+        old="word == kEmpty ? kNaN : word",
+        new="word",
+        tests=("simt/test_machine.py::test_it_lets_right_kernels_be",),
+    ),
+    Mutant(
+        name="a warp goes on when its first word is there",
+        file="csrc/kernels/cuda/words.h",
+        old="missing |= words[i] == kEmpty",
+        new="missing |= words[0] == kEmpty",
+        tests=("simt/test_words.py::test_the_mailbox_is_right_with_every_schedule",),
+    ),
+    # ---- one block that keeps its weights
+    Mutant(
+        name="Self: h goes into the buffer that others still read",
+        file="csrc/kernels/cuda/self_forward.cuh",
+        old="keep(1 - now, j, h[j])",
+        new="keep(now, j, h[j])",
+        tests=("simt/test_self.py::test_against_the_cpu_op",),
+    ),
+    Mutant(
+        name="Self: a gate's weights are those of the gate after it",
+        file="csrc/kernels/cuda/self_forward.cuh",
+        old="half % G * H + of",
+        new="(half + 1) % G * H + of",
+        tests=("simt/test_self.py::test_ends_of_blocks_and_warps",),
+    ),
 ]

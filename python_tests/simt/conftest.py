@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import simt_build
@@ -10,15 +11,29 @@ from simt_build import Machine
 
 
 @pytest.fixture(scope="session")
-def simt_library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Machine:
+def simt_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = getattr(request.config, "cache", None)  # pytest may run without
-    return simt_build.load(cache.mkdir("simt") if cache else tmp_path_factory.mktemp("simt"))
+    return cache.mkdir("simt") if cache else tmp_path_factory.mktemp("simt")
+
+
+@pytest.fixture(scope="session")
+def simt_library(simt_folder: Path) -> Machine:
+    return simt_build.load(simt_folder)
 
 
 @pytest.fixture
 def machine(simt_library: Machine) -> Iterator[Machine]:
     yield simt_library
-    simt_library.seed(1)
-    simt_library.drop_barrier("")
+    simt_library.restore()
+
+
+@pytest.fixture(scope="session")
+def cases_library(simt_folder: Path) -> Machine:
+    return simt_build.load_cases(simt_folder)
+
+
+@pytest.fixture
+def cases(cases_library: Machine) -> Iterator[Machine]:
+    """The machine with the kernels of ``*_cases.cu``."""
+    yield cases_library
+    cases_library.restore()

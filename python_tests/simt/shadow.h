@@ -7,45 +7,42 @@
 #include <utility>
 #include <vector>
 
+#include "clock.h"
+
 namespace fastseq::simt {
 
-// Memory that a launch may touch.
-struct Region {
-  const char* name;
-  uintptr_t begin, end;
-  bool writable;
-};
-
-// The last accesses to one element. Time is counted in epochs: each barrier of a block and each
-// start of a block begins one, and blocks run one after another.
+// The last accesses to one element. A read that a later one hides here is found in another order.
 struct Cell {
-  uint32_t writer = 0, write_epoch = 0;  // a thread's number in the launch, plus one
-  uint32_t reader = 0, read_epoch = 0;
-  bool several = false;  // several threads read it in read_epoch
-  bool several_blocks = false;
+  uint32_t writer = 0, write_time = 0;
+  uint32_t reader = 0, read_time = 0;
+  uint32_t warps = 0;     // of reader's block, that read in read_time
+  uint32_t stranger = 0;  // a reader in another block than that one
+  bool several = false;   // several threads read in read_time
+  bool relaxed = false;   // part of a word that is published
 
-  // The thread with which this access would race, or 0. Of one block's threads those accesses race
-  // that lie in one epoch; of different blocks, all.
-  uint32_t conflict(uint32_t me, bool write, uint32_t epoch, uint32_t first_of_block) const {
-    const auto races = [&](uint32_t other, uint32_t when) {
-      return other && other != me && (when == epoch || when < first_of_block);
-    };
-    if (races(writer, write_epoch)) return writer;
-    if (!write) return 0;
-    if (races(reader, read_epoch) || several_blocks) return reader;
-    return several && read_epoch == epoch ? reader : 0;
+  // The thread with which this access would race, or 0.
+  uint32_t conflict(const Observer& o, bool write) const {
+    if (writer && writer != o.me && !o.knows(writer, write_time)) return writer;
+    if (!write || !reader) return 0;
+    if (stranger && !o.inside(stranger)) return stranger;
+    if (!o.inside(reader)) return reader;
+    if (reader == o.me && !several) return 0;
+    return o.knows_all(warps, read_time) ? 0 : reader;
   }
 
-  void record(uint32_t me, bool write, uint32_t epoch, uint32_t first_of_block) {
+  void record(const Observer& o, bool write) {
+    const uint32_t now = o.clock->now();
     if (write) {
-      writer = me;
-      write_epoch = epoch;
+      writer = o.me;
+      write_time = now;
       return;
     }
-    several_blocks |= reader && read_epoch < first_of_block;
-    several = read_epoch == epoch && (several || reader != me);
-    reader = me;
-    read_epoch = epoch;
+    if (reader && !o.inside(reader)) stranger = reader;
+    const bool same = reader && o.inside(reader) && read_time == now;
+    several = same && (several || reader != o.me);
+    warps = (same ? warps : 0) | 1u << o.warp;
+    reader = o.me;
+    read_time = now;
   }
 };
 

@@ -60,21 +60,18 @@ def compile_library(sources: list[Path], library: Path, *options: str) -> None:
         path.unlink()
 
 
-def build(folder: Path) -> Path:
-    """The library of all ops, built in ``folder`` unless it stands there already."""
-    library = folder / f"simt-{fingerprint()}.so"
-    with (folder / "lock").open("w") as lock:  # of pytest's processes one builds, the others wait
+def built(folder: Path, name: str, sources: list[Path], *options: str) -> Path:
+    """A library of the sources and the machine, in ``folder`` unless it stands there already."""
+    library = folder / f"{name}-{fingerprint()}.so"
+    # Of pytest's processes one builds, the others wait.
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if library.exists():
             return library
-        for stale in folder.glob("simt-*.so"):
+        for stale in folder.glob(f"{name}-*.so"):
             stale.unlink()
-        sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
-        sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
-        sources.append(ROOT / "csrc/ops/memory.cpp")
-        include = Path(torch.__file__).parent / "include"
         partial = library.with_suffix(f".{os.getpid()}")
-        compile_library([*sources, HERE / "machine.cpp"], partial, "-isystem", str(include))
+        compile_library([*sources, HERE / "machine.cpp"], partial, *options)
         partial.rename(library)
     return library
 
@@ -94,6 +91,10 @@ class Machine:
         """Chooses the order in which threads and blocks run."""
         self.library.simt_seed(value)
 
+    def restore(self) -> None:
+        self.seed(1)
+        self.drop_barrier("")
+
     def drop_barrier(self, site: str) -> None:
         """Makes the barrier ``file:line`` do nothing; the empty string restores it."""
         self.library.simt_drop_barrier(site.encode())
@@ -107,7 +108,22 @@ class Machine:
 
 
 def load(folder: Path) -> Machine:
-    """Build and load: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
-    library = build(folder)
+    """All ops: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
+    sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
+    sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
+    sources.append(ROOT / "csrc/ops/memory.cpp")
+    include = Path(torch.__file__).parent / "include"
+    library = built(folder, "simt", sources, "-isystem", str(include))
     torch.ops.load_library(str(library))
     return Machine(ctypes.CDLL(str(library)))
+
+
+def load_cases(folder: Path) -> Machine:
+    """The kernels that the machine is tested with, over a machine of their own."""
+    sources = [HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma", "self")]
+    library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
+    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_self")
+    for name in ("run_case", "case_name", *runs):
+        getattr(library, name).restype = ctypes.c_char_p
+    library.litmus_outcome.restype = ctypes.c_int64
+    return Machine(library)

@@ -12,18 +12,23 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define FASTSEQ_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+#define FASTSEQ_KERNEL_FOR(...) \
+  __global__ void __launch_bounds__(__VA_ARGS__::kThreads, __VA_ARGS__::kBlocks)
 #define FASTSEQ_DEVICE __device__ __forceinline__
 #define FASTSEQ_PRAGMA(words) _Pragma(#words)
 #define FASTSEQ_UNROLL(times) FASTSEQ_PRAGMA(unroll times)
 #else
 #include <cstring>
 
-#include "machine.h"
-#define FASTSEQ_KERNEL_OF(threads, blocks) void
+#include "on_host.h"
+#define FASTSEQ_KERNEL_OF(threads, blocks) std::enable_if_t<(threads) == fastseq::device::kBlock>
+#define FASTSEQ_KERNEL_FOR(...) void
 #define FASTSEQ_DEVICE inline
 #define FASTSEQ_UNROLL(times)
 #endif
 // Registers are for so many blocks of so many threads on a multiprocessor: 64 each for four of 256.
+// Where blocks are of other sizes than kBlock, the argument block says of how many threads
+// (kThreads, kBlocks): FASTSEQ_KERNEL_FOR(Block). A launch on the host holds them to it.
 #define FASTSEQ_KERNEL FASTSEQ_KERNEL_OF(fastseq::device::kBlock, 4)
 
 namespace fastseq::device {
@@ -112,6 +117,12 @@ FASTSEQ_DEVICE int64_t thread() { return block_index() * block_size() + thread_i
 
 // Waits for all threads of the block, and makes what they wrote visible to each other.
 FASTSEQ_DEVICE void sync() { __syncthreads(); }
+// The same for the warps that name a barrier, 1 to 15, and how many threads they are together.
+FASTSEQ_DEVICE void sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// The same for the threads of a warp.
+FASTSEQ_DEVICE void sync_warp() { __syncwarp(); }
 
 // Another lane's value; all lanes of the warp take part. Orders no memory.
 template <class T>
@@ -130,6 +141,8 @@ template <class T>
 FASTSEQ_DEVICE T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
+// Whether any lane says yes; all lanes of the warp take part.
+FASTSEQ_DEVICE bool any(bool mine) { return __any_sync(0xffffffffu, mine); }
 
 // An array in the block's shared memory, from a byte offset on.
 template <class T>
@@ -141,6 +154,9 @@ class Shared {
   }
   FASTSEQ_DEVICE T get(int i) const { return data_[i]; }
   FASTSEQ_DEVICE void set(int i, T value) const { data_[i] = value; }
+  FASTSEQ_DEVICE uint32_t address(int i) const {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(data_ + i));
+  }
 
  private:
   T* data_;
@@ -223,6 +239,7 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, Stream strea
 #else
 
 using Stream = void*;
+using simt::any;
 using simt::block_index;
 using simt::block_size;
 using simt::shuffle;
@@ -230,6 +247,7 @@ using simt::shuffle_down;
 using simt::shuffle_up;
 using simt::shuffle_xor;
 using simt::sync;
+using simt::sync_warp;
 using simt::thread_index;
 template <class T>
 using Shared = simt::Shared<T>;
@@ -270,7 +288,7 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, Stream,
                    const Arguments&... arguments) {
   if (grid.blocks == 0) return nullptr;
   return simt::run(
-      grid.blocks, grid.threads, grid.shared, [&] { kernel(arguments...); }, arguments...);
+      simt::launch_of(kernel, grid, false), [&] { kernel(arguments...); }, arguments...);
 }
 
 #endif

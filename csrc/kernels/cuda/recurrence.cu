@@ -30,7 +30,7 @@ Rows rows_of(const Sequence& seq, int64_t t) {
 }
 
 template <class S, class C>
-FASTSEQ_KERNEL forward_kernel(RecurrenceForward a, StepForward s, Rows rows) {
+FASTSEQ_KERNEL forward_kernel(Of<S, RecurrenceForward> a, StepForward s, Rows rows) {
   using A = accumulate_t<S>;
   const int64_t H = a.hidden, i = device::thread();
   if (i >= rows.active * H) return;
@@ -78,7 +78,7 @@ FASTSEQ_DEVICE accumulate_t<S> state_gradient_at(const RecurrenceBackward& a, co
 }
 
 template <class S>
-FASTSEQ_KERNEL state_gradient_kernel(RecurrenceBackward a, StepBackward s, Rows rows) {
+FASTSEQ_KERNEL state_gradient_kernel(Of<S, RecurrenceBackward> a, StepBackward s, Rows rows) {
   using A = accumulate_t<S>;
   const int64_t i = device::thread();
   if (i >= rows.active * a.state) return;
@@ -87,7 +87,7 @@ FASTSEQ_KERNEL state_gradient_kernel(RecurrenceBackward a, StepBackward s, Rows 
 }
 
 template <class S, class C>
-FASTSEQ_KERNEL backward_kernel(RecurrenceBackward a, StepBackward s, Rows rows) {
+FASTSEQ_KERNEL backward_kernel(Of<S, RecurrenceBackward> a, StepBackward s, Rows rows) {
   using A = accumulate_t<S>;
   const int64_t H = a.hidden, i = device::thread();
   if (i >= rows.active * H) return;
@@ -130,7 +130,8 @@ FASTSEQ_KERNEL backward_kernel(RecurrenceBackward a, StepBackward s, Rows rows) 
 }
 
 template <class S>
-FASTSEQ_KERNEL finish_kernel(RecurrenceBackward a, StepBackward s, int64_t states, int64_t cells) {
+FASTSEQ_KERNEL finish_kernel(Of<S, RecurrenceBackward> a, StepBackward s, int64_t states,
+                             int64_t cells) {
   using A = accumulate_t<S>;
   const int64_t i = device::thread();
   if (i < states) {
@@ -148,7 +149,7 @@ const char* step_forward(DType dtype, const RecurrenceForward& a, const StepForw
   return with_dtype(dtype, [&](auto type) {
     return with_cell(a.cell, [&](auto cell) {
       return device::launch(forward_kernel<decltype(type), decltype(cell)>, rows.active * a.hidden,
-                            as_stream(stream), a, s, rows);
+                            as_stream(stream), Of<decltype(type), RecurrenceForward>(a), s, rows);
     });
   });
 }
@@ -158,7 +159,7 @@ const char* state_gradient(DType dtype, const RecurrenceBackward& a, const StepB
   const Rows rows = rows_of(a.seq, s.t);
   return with_dtype(dtype, [&](auto type) {
     return device::launch(state_gradient_kernel<decltype(type)>, rows.active * a.state,
-                          as_stream(stream), a, s, rows);
+                          as_stream(stream), Of<decltype(type), RecurrenceBackward>(a), s, rows);
   });
 }
 
@@ -168,7 +169,7 @@ const char* step_backward(DType dtype, const RecurrenceBackward& a, const StepBa
   return with_dtype(dtype, [&](auto type) {
     return with_cell(a.cell, [&](auto cell) {
       return device::launch(backward_kernel<decltype(type), decltype(cell)>, rows.active * a.hidden,
-                            as_stream(stream), a, s, rows);
+                            as_stream(stream), Of<decltype(type), RecurrenceBackward>(a), s, rows);
     });
   });
 }
@@ -179,7 +180,8 @@ const char* finish_backward(DType dtype, const RecurrenceBackward& a, const Step
   const int64_t cells = a.cell == Cell::kLstm ? a.seq.batch * a.hidden : 0;
   return with_dtype(dtype, [&](auto type) {
     return device::launch(finish_kernel<decltype(type)>, states > cells ? states : cells,
-                          as_stream(stream), a, s, states, cells);
+                          as_stream(stream), Of<decltype(type), RecurrenceBackward>(a), s, states,
+                          cells);
   });
 }
 

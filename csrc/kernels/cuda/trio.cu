@@ -96,7 +96,7 @@ const char* forward(const Of<S, TrioForward>& a, device::Stream stream) {
   };
   if (!s.channels_last) {
     const int64_t room = device::kSharedLimit / (2 * kStage * size);
-    const PoolTile tile = choose_tile(window, smaller(room, kPlanesThreads), 8);
+    const PlanesTile tile{choose_tile(window, smaller(room, PlanesTile::kThreads), 8)};
     if (tile.oh == 0) return direct();
     const int threads = static_cast<int>(divide_up(tile.inputs(), device::kWarp)) * device::kWarp;
     const int64_t tiles = s.batch * tile.down * tile.across;

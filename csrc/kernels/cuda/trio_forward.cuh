@@ -89,12 +89,14 @@ FASTSEQ_DEVICE bool pool_tile(const Window<kFixed>& window, const PoolTile& tile
 
 // NCHW: a thread owns an input pixel and walks the channels, kStage of them between two barriers.
 // Two stages alternate in shared memory: while one is pooled, the next is written.
-constexpr int kPlanesThreads = 512;
+struct PlanesTile : PoolTile {
+  static constexpr int kThreads = 512, kBlocks = 2;
+};
 constexpr int kStage = 4;
 
 template <class S, class O, bool kFixed, int N>
-FASTSEQ_KERNEL_OF(kPlanesThreads, 2)
-trio_planes_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<kFixed> window, PoolTile tile,
+FASTSEQ_KERNEL_FOR(PlanesTile)
+trio_planes_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<kFixed> window, PlanesTile tile,
                     Chunks chunks) {
   using A = accumulate_t<S>;
   constexpr int kBefore = N / 2, kAfter = N ? (N - 1) / 2 : 0;
