@@ -17,7 +17,8 @@ from torch.compiler import is_exporting
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
-from fastseq.functional import Options
+from fastseq.autograd import Shape
+from fastseq.functional import Options, cuda_stack
 from fastseq.nn import ragged
 from fastseq.nn.beyond import Beyond
 from fastseq.nn.streaming import StreamState, advance, first_state
@@ -36,7 +37,16 @@ class _Recurrent(Beyond):
     _assigned = False  # whether the list of weights is the caller's
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the kernels read parameters where they are. Kept for nn.LSTM's callers."""
+        """Move the weights on a GPU where cuDNN reads them without a copy, as nn.RNNBase does.
+
+        That happens by itself when the module is moved, copied or loaded. Elsewhere nothing is
+        done: our kernels read weights where they are.
+        """
+        cuda_stack.lay_out(self._shape(), self._flat_weights)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.flatten_parameters()
 
     def _init_flat_weights(self) -> None:
         # Nothing here reads nn.RNNBase's list. Of a weight that is computed it would hold a result,
@@ -45,6 +55,7 @@ class _Recurrent(Beyond):
         own["_flat_weights"] = [self._parameters.get(name) for name in self._flat_weights_names]
         own["_flat_weight_refs"] = [_GONE] * len(self._flat_weights_names)
         own.pop("_assigned", None)
+        self.flatten_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -211,6 +222,17 @@ class _Recurrent(Beyond):
 
     def _cell(self) -> Cell:
         return Cell[self.mode]
+
+    def _shape(self) -> Shape:
+        return Shape(
+            self._cell(),
+            self.input_size,
+            self.hidden_size,
+            self.proj_size,
+            self.num_layers,
+            self.bidirectional,
+            self.bias,
+        )
 
     def _options(self) -> tuple[Any, ...]:
         return (
