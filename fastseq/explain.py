@@ -101,7 +101,7 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
 def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None) -> str:
     """The route on a GPU of a call without keywords, here and now."""
     facts = cuda_stack.facts_of(
-        module._shape(),
+        cuda_stack.module_shape(module),
         input,
         module.batch_first,
         sizes,

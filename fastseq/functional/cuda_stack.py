@@ -84,12 +84,27 @@ def facts_of(
     )
 
 
-def lay_out(shape: Shape, weights: Sequence[Tensor | None]) -> None:
+def module_shape(module: nn.RNNBase) -> Shape:
+    """The stack that a module is."""
+    return Shape(
+        Cell[module.mode],
+        module.input_size,
+        module.hidden_size,
+        module.proj_size,
+        module.num_layers,
+        module.bidirectional,
+        module.bias,
+    )
+
+
+def lay_out(module: nn.RNNBase) -> None:
     """Move a module's weights, in place, where cuDNN reads them without a copy at each call.
 
     Nothing is done where no cuDNN will read them, and to weights that are not the module's own
     alone: computed ones, those of subclasses of tensors, two in the same memory.
     """
+    shape = module_shape(module)
+    weights: Sequence[Tensor | None] = module._flat_weights
     first = weights[0] if weights else None
     if first is None or first.device.type not in DEVICES or not cuda_route.cudnn_enabled():
         return

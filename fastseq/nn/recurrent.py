@@ -17,7 +17,6 @@ from torch.compiler import is_exporting
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
-from fastseq.autograd import Shape
 from fastseq.functional import Options, cuda_stack
 from fastseq.nn import ragged
 from fastseq.nn.beyond import Beyond
@@ -37,12 +36,11 @@ class _Recurrent(Beyond):
     _assigned = False  # whether the list of weights is the caller's
 
     def flatten_parameters(self) -> None:
-        """Move the weights on a GPU where cuDNN reads them without a copy, as nn.RNNBase does.
+        """Move weights on a GPU where cuDNN reads them without a copy, as nn.RNNBase does.
 
-        That happens by itself when the module is moved, copied or loaded. Elsewhere nothing is
-        done: our kernels read weights where they are.
+        Moving, copying and loading a module do it. Our kernels read weights wherever they are.
         """
-        cuda_stack.lay_out(self._shape(), self._flat_weights)
+        cuda_stack.lay_out(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -222,17 +220,6 @@ class _Recurrent(Beyond):
 
     def _cell(self) -> Cell:
         return Cell[self.mode]
-
-    def _shape(self) -> Shape:
-        return Shape(
-            self._cell(),
-            self.input_size,
-            self.hidden_size,
-            self.proj_size,
-            self.num_layers,
-            self.bidirectional,
-            self.bias,
-        )
 
     def _options(self) -> tuple[Any, ...]:
         return (

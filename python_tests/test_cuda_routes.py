@@ -1,0 +1,470 @@
+"""The choice of a route on a GPU, and the road through torch's call, with the CPU as the GPU."""
+
+import copy
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from cuda_stand_in import Calls, gpu
+from recurrence_cases import (
+    KINDS,
+    assert_close,
+    call,
+    fresh,
+    leaves,
+    numbers,
+    packed,
+    states,
+    twins,
+)
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+import fastseq
+from fastseq import functional
+from fastseq.functional import cuda_route, cuda_stack
+from fastseq.functional.cuda_route import CUDNN, STEP, Facts, plan
+from fastseq.ops import Cell
+
+T4, A100, H100 = (7, 5), (8, 0), (9, 0)  # compute capabilities
+USUAL = Facts(
+    cell=Cell.LSTM,
+    steps=512,
+    batch=32,
+    input=512,
+    hidden=512,
+    layers=1,
+    directions=1,
+    dtype=torch.float32,
+    projected=False,
+    packed=False,
+    options=False,
+    observed=False,
+    deterministic=False,
+    cudnn=True,
+    capability=H100,
+)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
+
+
+@pytest.fixture
+def cudnn() -> Iterator[Calls]:
+    with gpu() as calls:
+        yield calls
+
+
+# The planner
+
+
+@pytest.mark.parametrize(
+    ("change", "route", "words"),
+    [
+        ({}, CUDNN, "2 to 9 us a step"),
+        ({"packed": True}, CUDNN, ""),
+        ({"projected": True}, CUDNN, ""),
+        ({"layers": 3, "directions": 2}, CUDNN, ""),
+        ({"dtype": torch.float64}, CUDNN, ""),
+        ({"dtype": torch.float16, "capability": T4}, CUDNN, ""),
+        ({"dtype": torch.bfloat16, "capability": A100}, CUDNN, ""),
+        ({"dtype": torch.bfloat16, "capability": T4}, STEP, "compute capability 8.0"),
+        ({"dtype": torch.complex64}, STEP, "has not this dtype"),
+        ({"options": True}, STEP, "has not what the call asks for"),
+        ({"observed": True}, STEP, "forward mode follows"),
+        ({"cudnn": False}, STEP, "disabled"),
+        ({"deterministic": True}, STEP, "deterministic"),
+        ({"batch": 0}, STEP, "no work"),
+        ({"input": 0}, STEP, "no work"),
+        ({"steps": 1}, STEP, "single step"),
+        ({"hidden": 160, "batch": 44}, STEP, "few units"),
+        ({"hidden": 160, "batch": 44, "cell": Cell.GRU}, STEP, "few units"),
+        ({"hidden": 160, "batch": 44, "cell": Cell.RNN_TANH}, CUDNN, ""),
+        ({"hidden": 160, "batch": 44, "packed": True}, CUDNN, ""),
+        ({"hidden": 160, "batch": 44, "dtype": torch.float64}, CUDNN, ""),
+        ({"hidden": 160, "batch": 16}, CUDNN, ""),
+        ({"hidden": 128, "batch": 44}, CUDNN, ""),
+        ({"hidden": 193, "batch": 44}, CUDNN, ""),
+    ],
+    ids=str,
+)
+def test_rules(change: dict[str, Any], route: str, words: str) -> None:
+    found = plan(USUAL._replace(**change))
+    assert found.route == route
+    assert words in found.why
+
+
+def test_every_rule_is_of_use() -> None:
+    """Each alone turns the usual call away; so none hides behind another."""
+    changes = [
+        {"options": True},
+        {"observed": True},
+        {"cudnn": False},
+        {"dtype": torch.complex64},
+        {"dtype": torch.bfloat16, "capability": T4},
+        {"batch": 0},
+        {"deterministic": True},
+        {"hidden": 160},
+        {"steps": 1},
+    ]
+    route = cuda_route.ROUTES[CUDNN]
+    rules = [*route.cannot, *route.slow]
+    hits = [[rule.applies(USUAL._replace(**change)) for rule in rules] for change in changes]
+    assert hits == [[i == j for j in range(len(rules))] for i in range(len(changes))]
+
+
+def test_a_route_is_forced_where_it_can_be() -> None:
+    assert plan(USUAL, STEP, "he") == (STEP, "he asks for it")
+    slow = USUAL._replace(steps=1)
+    assert plan(slow, CUDNN, "he") == (CUDNN, "he asks for it")
+    route, why = plan(USUAL._replace(options=True), CUDNN, "he")
+    assert route == STEP
+    assert why.startswith("he asks for cudnn, but torch.nn")
+
+
+def test_force_is_undone_and_stays_in_its_thread() -> None:
+    seen = []
+    assert cuda_route.chosen(USUAL).route == CUDNN
+    with fastseq.cuda_rnn("step"):
+        assert cuda_route.chosen(USUAL).route == STEP
+        with fastseq.cuda_rnn("auto"):
+            assert cuda_route.chosen(USUAL).route == CUDNN
+        thread = threading.Thread(target=lambda: seen.append(cuda_route.chosen(USUAL).route))
+        thread.start()
+        thread.join()
+        assert cuda_route.chosen(USUAL).route == STEP
+    assert seen == [CUDNN]
+    assert cuda_route.chosen(USUAL).route == CUDNN
+
+
+def test_an_unknown_route_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ValueError, match="no route 'fast'; there are auto, cudnn, step"),
+        fastseq.cuda_rnn("fast"),
+    ):
+        pass
+    monkeypatch.setenv("FASTSEQ_CUDA_RNN", "fast")
+    with pytest.raises(ImportError, match="FASTSEQ_CUDA_RNN is 'fast', and the routes"):
+        cuda_route._from_environment()
+    monkeypatch.setenv("FASTSEQ_CUDA_RNN", "step")
+    assert cuda_route._from_environment() == STEP
+    monkeypatch.setattr(cuda_route, "_environment", STEP)
+    assert cuda_route.chosen(USUAL) == (STEP, "FASTSEQ_CUDA_RNN asks for it")
+    with fastseq.cuda_rnn("auto"):
+        assert cuda_route.chosen(USUAL).route == CUDNN
+
+
+# The call
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in KINDS),
+    *((kind, {"num_layers": 2, "bidirectional": True, "bias": False}) for kind in KINDS),
+    ("LSTM", {"proj_size": 3, "num_layers": 2, "bidirectional": True}),
+    ("RNN", {"nonlinearity": "relu"}),
+    ("GRU", {"num_layers": 2, "dropout": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
+@pytest.mark.parametrize("layout", ["padded", "batch_first", "packed", "unbatched", "hx"])
+@pytest.mark.parametrize("route", [CUDNN, STEP])
+def test_parity(kind: str, options: dict[str, Any], layout: str, route: str, cudnn: Calls) -> None:
+    ours, theirs = twins(
+        kind, 5, 7, dtype=torch.float64, batch_first=layout == "batch_first", **options
+    )
+    x: Any = numbers(6, 4, 5, dtype=torch.float64)
+    if layout == "packed":
+        x = packed([6, 3, 3, 1], 5, torch.float64)
+    if layout == "unbatched":
+        x = x[:, 0]
+    args = (x, states(ours, 4)) if layout == "hx" else (x,)
+    expected = call(theirs, *args)
+    with fastseq.cuda_rnn(route):
+        found = call(ours, *args)
+    assert len(cudnn) == (route == CUDNN)
+    assert_close(found, expected, 1e-12)
+
+
+@each_kind
+def test_second_derivative_goes_by_our_kernels(kind: str, cudnn: Calls) -> None:
+    module = getattr(fastseq, kind)(1, 2, dtype=torch.float64)
+    x = numbers(2, 1, 1, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda *_: module(x)[0], [x, module.weight_hh_l0])
+    assert len(cudnn) > 1
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES[3:-1], ids=str)
+def test_second_derivatives_of_stacks(kind: str, options: dict[str, Any], cudnn: Calls) -> None:
+    """All of them, those that come in by the final states, too."""
+    module = getattr(fastseq, kind)(3, 4, dtype=torch.float64, **options)
+    found = []
+    for route in (CUDNN, STEP):
+        leaves_in = fresh((numbers(5, 2, 3, dtype=torch.float64), states(module, 2)))
+        wanted = [*leaves(leaves_in), *module.parameters()]
+        with fastseq.cuda_rnn(route):
+            made = sum(t.square().sum() for t in leaves(module(*leaves_in)))
+        grads = torch.autograd.grad(made, wanted, create_graph=True)
+        twice = torch.autograd.grad(sum(g.square().sum() for g in grads), wanted)
+        found.append([*grads, *twice])
+    assert len(cudnn) == 1
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_third_derivative(cudnn: Calls) -> None:
+    module = fastseq.LSTM(2, 2, dtype=torch.float64)
+    x = numbers(3, 1, 2, dtype=torch.float64)
+
+    def third(route: str) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        with fastseq.cuda_rnn(route):
+            made = module(leaf)[0].square().sum()
+        for _ in range(3):
+            (grad,) = torch.autograd.grad(made, leaf, create_graph=True)
+            made = grad.square().sum()
+        return made.detach()
+
+    torch.testing.assert_close(third(CUDNN), third(STEP))
+    assert len(cudnn) == 1
+
+
+def test_a_weight_that_the_input_is_made_of(cudnn: Calls) -> None:
+    """Its gradient is not counted twice when the derivative is made once more."""
+    module = fastseq.GRU(3, 3, dtype=torch.float64)
+    x = numbers(4, 3, dtype=torch.float64)
+    found = []
+    for route in (CUDNN, STEP):
+        with fastseq.cuda_rnn(route):
+            y, _ = module((x @ module.weight_hh_l0[:3]).unsqueeze(1))
+        grads = torch.autograd.grad(y.sum(), list(module.parameters()), create_graph=True)
+        twice = torch.autograd.grad(sum(g.square().sum() for g in grads), module.weight_hh_l0)
+        found.append([*grads, *twice])
+    assert len(cudnn) == 1
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_batched_gradients(cudnn: Calls) -> None:
+    module = fastseq.LSTM(2, 3, dtype=torch.float64)
+    x = numbers(3, 2, 2, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian
+    expected = jacobian(lambda t: module(t)[0], x)
+    torch.testing.assert_close(jacobian(lambda t: module(t)[0], x, vectorize=True), expected)
+    assert len(cudnn) == 2
+
+
+def test_the_graph_is_freed_or_kept_as_asked(cudnn: Calls) -> None:
+    module = fastseq.GRU(3, 4)
+    y, _ = module(numbers(5, 2, 3))
+    first = torch.autograd.grad(y.sum(), module.weight_hh_l0, retain_graph=True)
+    assert torch.equal(torch.autograd.grad(y.sum(), module.weight_hh_l0)[0], first[0])
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(y.sum(), module.weight_hh_l0)
+
+
+def test_writing_to_the_output_is_noticed(cudnn: Calls) -> None:
+    """As by torch.nn on a GPU: cuDNN's backward reads it."""
+    y, _ = fastseq.LSTM(3, 4)(numbers(5, 2, 3))
+    y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@each_kind
+def test_gradients_in_evaluation_mode(kind: str, cudnn: Calls) -> None:
+    """cuDNN has none there: it is called in training mode, without dropout."""
+    module = getattr(fastseq, kind)(3, 4, num_layers=2, dropout=0.9).eval()
+    x = numbers(5, 2, 3)
+    found = call(module, x)
+    with fastseq.cuda_rnn(STEP):
+        assert_close(found, call(module, x), 1e-5)
+    assert [(c["train"], c["dropout"]) for c in cudnn] == [(True, 0.0)]
+
+
+def test_training_mode_is_asked_for_where_it_is_needed(cudnn: Calls) -> None:
+    """Without gradients and dropout, nothing is to be kept for a backward."""
+    x = numbers(5, 2, 3)
+    with torch.no_grad():
+        fastseq.LSTM(3, 4)(x)
+        fastseq.LSTM(3, 4, num_layers=2, dropout=0.5)(x)
+        fastseq.LSTM(3, 4, num_layers=2, dropout=0.5).eval()(x)
+    assert [(c["train"], c["dropout"]) for c in cudnn] == [(False, 0.0), (True, 0.5), (False, 0.0)]
+
+
+def test_second_derivative_under_dropout_is_refused_by_torch(cudnn: Calls) -> None:
+    """Nobody can draw cuDNN's mask again; the gradient itself may keep its graph."""
+    module = fastseq.LSTM(3, 4, num_layers=2, dropout=0.5)
+    x = numbers(5, 2, 3).requires_grad_()
+    (grad,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad.sum().backward()
+    with fastseq.cuda_rnn(STEP):
+        (grad,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+    grad.sum().backward()
+    assert x.grad is not None
+
+
+def test_what_others_follow_goes_by_our_ops(cudnn: Calls) -> None:
+    module = fastseq.GRU(3, 4)
+    x = numbers(5, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, which torch.func loads
+        torch.func.grad(lambda t: module(t)[0].sum())(x)
+        torch.func.jvp(lambda t: module(t)[0], (x,), (x,))
+        torch.jit.trace(lambda t: module(t)[0], x, check_trace=False)
+        torch.compile(module, backend="eager", fullgraph=True)(x)
+    module(x, lengths=torch.tensor([5, 3]))
+    fastseq.GRU(3, 4, layer_norm=True)(x)
+    assert not cudnn
+
+
+@each_kind
+def test_autocast_is_torchs(kind: str, cudnn: Calls) -> None:
+    """cuDNN's call casts by itself, weights and all; our kernels, later, do as it did."""
+    module = getattr(fastseq, kind)(3, 4)
+    x = numbers(5, 2, 3).requires_grad_()
+    found = []
+    for route in (CUDNN, STEP):
+        with fastseq.cuda_rnn(route), torch.autocast("cpu", torch.bfloat16):
+            y = module(x)[0]
+        assert y.dtype == torch.bfloat16
+        (grad,) = torch.autograd.grad(y.float().sum(), x, create_graph=True)
+        found.append([y, grad, *torch.autograd.grad(grad.square().sum(), module.weight_hh_l0)])
+    assert [c["dtype"] for c in cudnn] == [torch.float32]
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, atol=3e-2, rtol=0)
+
+
+@each_kind
+def test_mistakes_get_our_words(kind: str, cudnn: Calls) -> None:
+    module = getattr(fastseq, kind)(3, 4)
+    with pytest.raises(RuntimeError, match="not the same dtype"):
+        module(numbers(5, 2, 3), moved(states(module, 2), torch.float64))
+    with pytest.raises(RuntimeError, match="Expected hidden"):
+        module(numbers(5, 2, 3), states(module, 7))
+    with pytest.raises(RuntimeError):
+        functional.gru(
+            numbers(5, 2, 3), numbers(1, 9, 4), list(fastseq.GRU(3, 4).parameters()),
+            True, 1, 0.0, True, False,
+        )  # fmt: skip
+    with pytest.raises(RuntimeError):
+        functional.gru(
+            numbers(5, 2, 3), numbers(1, 2, 4), list(fastseq.GRU(4, 3).parameters()),
+            True, 1, 0.0, True, False,
+        )  # fmt: skip
+    assert not cudnn
+
+
+def moved(value: Any, dtype: torch.dtype) -> Any:
+    return tuple(v.to(dtype) for v in value) if isinstance(value, tuple) else value.to(dtype)
+
+
+# The weights
+
+
+def together(module: nn.Module) -> bool:
+    return len({p.untyped_storage().data_ptr() for p in module.parameters()}) == 1
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
+def test_weights_lie_together_and_stay_what_they_are(
+    kind: str, options: dict[str, Any], cudnn: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = getattr(fastseq, kind)(5, 7, **options).to(torch.float64)  # moved: laid out
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    assert together(module)
+    twin = copy.deepcopy(module)
+    assert together(twin)
+    monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", None)  # nobody copies from here on
+    for each in (module, twin):
+        each(numbers(6, 4, 5, dtype=torch.float64))
+        for name, p in each.named_parameters():
+            assert torch.equal(p, before[name])
+    assert module.weight_hh_l0.data_ptr() != twin.weight_hh_l0.data_ptr()
+
+
+def test_computed_weights_are_gathered(cudnn: Calls) -> None:
+    ours, theirs = twins("LSTM", 5, 7, num_layers=2, dtype=torch.float64)
+    for module in (ours, theirs):
+        parametrizations.weight_norm(module, "weight_hh_l1")
+    x = numbers(6, 4, 5, dtype=torch.float64)
+    assert_close(call(ours, x), call(theirs, x), 1e-12)
+    assert len(cudnn) == 1
+    for module in (ours, theirs):
+        parametrize.remove_parametrizations(module, "weight_hh_l1")
+    assert_close(call(ours, x), call(theirs, x), 1e-12)
+
+
+def test_shared_and_turned_weights(cudnn: Calls) -> None:
+    ours, theirs = twins("RNN", 4, 4, dtype=torch.float64)
+    for module in (ours, theirs):
+        module.weight_hh_l0 = module.weight_ih_l0
+        module.bias_hh_l0 = nn.Parameter(module.bias_hh_l0.detach().repeat(2)[::2])
+    ours.flatten_parameters()
+    assert ours.weight_hh_l0 is ours.weight_ih_l0
+    x = numbers(6, 3, 4, dtype=torch.float64)
+    assert_close(call(ours, x), call(theirs, x), 1e-12)
+
+
+def test_layout_of_another_stack_is_not_taken_for_ours(cudnn: Calls) -> None:
+    """Weights in one buffer, in another order: as of a flat parameter of FSDP."""
+    module = fastseq.LSTM(3, 4, num_layers=2)
+    x = numbers(5, 2, 3)
+    expected = module(x)[0].detach()
+    flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+    parts = flat.split([p.numel() for p in module.parameters()])
+    for p, part in zip(module.parameters(), parts, strict=True):
+        p.data = part.view(p.shape)
+    shape = cuda_stack.module_shape(module)
+    assert together(module)
+    assert not fastseq.autograd.cudnn.gathered(shape, list(module.parameters()))
+    torch.testing.assert_close(module(x)[0], expected)
+    module.flatten_parameters()
+    assert fastseq.autograd.cudnn.gathered(shape, list(module.parameters()))
+
+
+# What explain says
+
+
+@each_kind
+def test_explain(kind: str, cudnn: Calls) -> None:
+    module = getattr(fastseq, kind)(3, 4)
+    x = numbers(5, 2, 3)
+    said = fastseq.explain(module, x)
+    assert "T=5, B=2, H=4: cuDNN, the whole stack in one call, because it takes" in said
+    assert "cuDNN" in fastseq.explain(module, packed([5, 3], 3))
+    with fastseq.cuda_rnn("step"):
+        said = fastseq.explain(module, x)
+    assert "CUDA step kernels" in said
+    assert said.endswith("because fastseq.cuda_rnn asks for it.")
+    assert "because of layer_norm" in fastseq.explain(
+        getattr(fastseq, kind)(3, 4, layer_norm=True), x
+    )
+    recomputing = getattr(fastseq, kind)(3, 4, recompute=True)
+    assert "has not what the call asks for" in fastseq.explain(recomputing, x)
+    assert not cudnn
+
+
+def test_explain_of_an_old_gpu() -> None:
+    with gpu(T4):
+        said = fastseq.explain(
+            fastseq.GRU(3, 4, dtype=torch.bfloat16), torch.zeros(5, 2, 3).bfloat16()
+        )
+    assert said.endswith("because cuDNN's bfloat16 needs compute capability 8.0.")
+
+
+def test_every_call_says_what_it_does(cudnn: Calls) -> None:
+    """explain() and a call ask the same planner, with the same facts."""
+    for module, x in [
+        (fastseq.LSTM(3, 160), numbers(2, 44, 3)),
+        (fastseq.LSTM(3, 160), numbers(2, 3, 3)),
+        (fastseq.GRU(3, 4), numbers(1, 2, 3)),
+        (fastseq.GRU(3, 4, batch_first=True), numbers(1, 2, 3)),
+    ]:
+        cudnn.clear()
+        said = fastseq.explain(module, x)
+        module(x)
+        assert ("cuDNN, the whole stack" in said) == (len(cudnn) == 1), said
