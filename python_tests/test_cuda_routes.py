@@ -311,7 +311,7 @@ def test_what_others_follow_goes_by_our_ops(cudnn: Calls) -> None:
     module = fastseq.GRU(3, 4)
     x = numbers(5, 2, 3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, which torch.func loads
+        warnings.simplefilter("ignore")  # of torch.jit, which torch.func loads, too
         torch.func.grad(lambda t: module(t)[0].sum())(x)
         torch.func.jvp(lambda t: module(t)[0], (x,), (x,))
         torch.jit.trace(lambda t: module(t)[0], x, check_trace=False)
