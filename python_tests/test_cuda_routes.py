@@ -314,7 +314,7 @@ def test_what_others_follow_goes_by_our_ops(cudnn: Calls) -> None:
         warnings.simplefilter("ignore")  # of torch.jit, which torch.func loads, too
         torch.func.grad(lambda t: module(t)[0].sum())(x)
         torch.func.jvp(lambda t: module(t)[0], (x,), (x,))
-        torch.jit.trace(lambda t: module(t)[0], x, check_trace=False)
+        torch.jit.trace(module, x, check_trace=False)
         torch.compile(module, backend="eager", fullgraph=True)(x)
     module(x, lengths=torch.tensor([5, 3]))
     fastseq.GRU(3, 4, layer_norm=True)(x)
