@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import _C
-from fastseq.autograd import direct
 from fastseq.functional import cuda_route, cuda_stack
 from fastseq.functional.lrn import DTYPES
 from fastseq.functional.options import PLAIN
@@ -107,7 +106,7 @@ def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None
         sizes,
         autocast_dtype(input.device.type),
         options=module._module_options() is not PLAIN,
-        observed=not direct(),
+        followed=cuda_stack.observed(),
     )
     route, why = cuda_route.chosen(facts)
     if route == cuda_route.CUDNN:

@@ -22,6 +22,7 @@ from recurrence_cases import (
 )
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.flop_counter import FlopCounterMode
 
 import fastseq
 from fastseq import functional
@@ -73,7 +74,7 @@ def cudnn() -> Iterator[Calls]:
         ({"dtype": torch.bfloat16, "capability": T4}, STEP, "compute capability 8.0"),
         ({"dtype": torch.complex64}, STEP, "has not this dtype"),
         ({"options": True}, STEP, "has not what the call asks for"),
-        ({"observed": True}, STEP, "forward mode follows"),
+        ({"observed": True}, STEP, "follows the ops"),
         ({"cudnn": False}, STEP, "disabled"),
         ({"deterministic": True}, STEP, "deterministic"),
         ({"batch": 0}, STEP, "no work"),
@@ -316,8 +317,13 @@ def test_what_others_follow_goes_by_our_ops(cudnn: Calls) -> None:
         torch.func.jvp(lambda t: module(t)[0], (x,), (x,))
         torch.jit.trace(module, x, check_trace=False)
         torch.compile(module, backend="eager", fullgraph=True)(x)
+    with FlopCounterMode(display=False) as flops:
+        module(x)
+    assert flops.get_total_flops() > 0
     module(x, lengths=torch.tensor([5, 3]))
     fastseq.GRU(3, 4, layer_norm=True)(x)
+    with torch.no_grad():
+        module(x.as_subclass(type("Own", (Tensor,), {})))
     assert not cudnn
 
 

@@ -39,7 +39,8 @@ class Facts(NamedTuple):
         projected: whether h is a projection.
         packed: whether the batch is ragged.
         options: whether lengths, resets, layer norm... are asked for, which torch.nn has not.
-        observed: whether a compiler, a transform of torch.func or forward mode follows the ops.
+        observed: whether a compiler, a transform of torch.func, forward mode or a mode of dispatch
+            follows the ops.
         deterministic: whether ``torch.use_deterministic_algorithms`` is on.
         cudnn: whether torch has cuDNN and may use it (``torch.backends.cudnn.enabled``).
         capability: of the device, as in (9, 0).
@@ -109,7 +110,7 @@ ROUTES: Mapping[str, Route] = {
             Rule(lambda f: f.options, "torch.nn, and so cuDNN, has not what the call asks for"),
             Rule(
                 lambda f: f.observed,
-                "a compiler, a transform of torch.func or forward mode follows the ops",
+                "a compiler, a transform of torch.func or a mode of torch's follows the ops",
             ),
             Rule(lambda f: not f.cudnn, "torch has no cuDNN here, or it is disabled"),
             Rule(lambda f: f.dtype not in CUDNN_DTYPES, "cuDNN has not this dtype"),

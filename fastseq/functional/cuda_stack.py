@@ -9,16 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from fastseq import autograd
-from fastseq.autograd import Shape
+from fastseq.autograd import Shape, direct
 from fastseq.functional import cuda_route
 from fastseq.functional.cuda_route import Facts
 from fastseq.functional.prepare import NATIVE, check
 from fastseq.ops import Cell
 
 DEVICES = {"cuda"}  # whose stacks have routes to choose from
+_PLAIN = (Tensor, nn.Parameter)  # and no subclass: who knows where its numbers are
 
 _Result = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
 _sizes = lru_cache(maxsize=256)(Shape.sizes)
+
+
+def observed() -> bool:
+    """Whether others than autograd look at the ops that are called, and must see ours."""
+    return not direct() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def shape_of(
@@ -30,7 +36,9 @@ def shape_of(
     num_layers: int,
     bidirectional: bool,
 ) -> Shape | None:
-    """The stack that these arguments make; None if they do not fit together."""
+    """The stack that these plain tensors make; None if they are not, or do not fit together."""
+    if any(type(t) not in _PLAIN for t in (input, *states, *params)):
+        return None
     if any(state.dim() != 3 for state in states):
         return None
     hidden, width = states[-1].shape[-1], states[0].shape[-1]
@@ -46,7 +54,7 @@ def facts_of(
     batch_sizes: Tensor | None,
     dtype: torch.dtype | None,
     options: bool = False,
-    observed: bool = False,
+    followed: bool = False,
 ) -> Facts:
     """What the choice of a route depends on.
 
@@ -57,7 +65,7 @@ def facts_of(
         batch_sizes: of a packed one.
         dtype: of autocast, if it is on.
         options: whether something is asked for that torch.nn has not.
-        observed: whether others than autograd look at the ops.
+        followed: what ``observed`` says.
     """
     if batch_sizes is None:
         steps, batch = input.shape[:2]
@@ -77,7 +85,7 @@ def facts_of(
         shape.project > 0,
         batch_sizes is not None,
         options,
-        observed,
+        followed,
         torch.are_deterministic_algorithms_enabled(),
         cuda_route.cudnn_enabled(),
         cuda_route.capability(input.device),
@@ -108,7 +116,7 @@ def lay_out(module: nn.RNNBase) -> None:
     first = weights[0] if weights else None
     if first is None or first.device.type not in DEVICES or not cuda_route.cudnn_enabled():
         return
-    found = [w for w in weights if w is not None and type(w) in (Tensor, nn.Parameter)]
+    found = [w for w in weights if w is not None and type(w) in _PLAIN]
     if len(found) < len(weights) or first.dtype not in cuda_route.CUDNN_DTYPES:
         return
     places = {w.data_ptr() for w in found if w.numel() and w.dtype == first.dtype}

@@ -140,8 +140,8 @@ def stack(
     """A stack: every layer reads the outputs of all directions of the layer below."""
     dtype = autocast_dtype(input.device.type)
     numbers = (has_biases, num_layers, dropout, train, bidirectional, batch_first, batch_sizes)
-    # What others follow goes by our ops: Dynamo need not look into the choice.
-    if input.device.type in cuda_stack.DEVICES and options is PLAIN and direct():
+    # Asked first, and so what Dynamo sees of the choice.
+    if input.device.type in cuda_stack.DEVICES and options is PLAIN and not cuda_stack.observed():
         again = partial(_again, cell, len(states), dtype, numbers)
         made = cuda_stack.by_cudnn(cell, input, states, params, *numbers, dtype, again)
         if made is not None:
