@@ -79,6 +79,7 @@ def _like_cudnn(native: Callable[..., Any], calls: Calls) -> Callable[..., Any]:
         if len({w.untyped_storage().data_ptr() for w in weights}) > 1:
             warnings.warn(CONTIGUOUS, UserWarning, stacklevel=2)
         states = hx if isinstance(hx, tuple) else (hx,)
+        assert all(state.is_contiguous() for state in states), "rnn: hx is not contiguous"
 
         def run(input: Tensor, *rest: Tensor) -> Any:
             if torch.is_autocast_enabled("cpu"):

@@ -275,6 +275,18 @@ def test_writing_to_the_output_is_noticed(cudnn: Calls) -> None:
 
 
 @each_kind
+def test_states_may_lie_anyhow(kind: str, cudnn: Calls) -> None:
+    """cuDNN wants them contiguous; torch.nn on a GPU raises, and on the CPU does not."""
+    module = getattr(fastseq, kind)(3, 4, num_layers=2)
+    hx = states(module, 2)
+    turned = tuple(t.transpose(0, 1).contiguous().transpose(0, 1) for t in leaves(hx))
+    x = numbers(5, 2, 3)
+    found = call(module, x, turned if kind == "LSTM" else turned[0])
+    assert_close(found, call(module, x, hx), 1e-6)
+    assert len(cudnn) == 2
+
+
+@each_kind
 def test_gradients_in_evaluation_mode(kind: str, cudnn: Calls) -> None:
     """cuDNN has none there: it is called in training mode, without dropout."""
     module = getattr(fastseq, kind)(3, 4, num_layers=2, dropout=0.9).eval()

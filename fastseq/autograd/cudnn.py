@@ -214,6 +214,7 @@ def whole_stack(
     drops = dropout > 0 and shape.layers > 1
     if not gathered(shape, weights):
         weights = Gathered.apply(shape, *weights) if differentiated else gather(shape, weights)
+    states = tuple(state.contiguous() for state in states)  # cuDNN insists
     hx = states if len(states) == 2 else states[0]
     # cuDNN differentiates in training mode alone, which without dropout computes the same.
     training = differentiated or drops
