@@ -1,8 +1,8 @@
 """The CPU in the place of a GPU with cuDNN: torch's own layers stand in for cuDNN's.
 
 ``torch.lstm`` is one function for both devices. What cuDNN does otherwise is done here to its
-result: no second derivative, none at all without training mode, weights in one buffer or a
-warning, autocast within.
+result: no second and no batched derivatives, none at all without training mode, weights in one
+buffer or a warning, contiguous states, autocast within.
 """
 
 import warnings
@@ -55,6 +55,10 @@ class _Once(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         if all(g is None for g in grads):
             return (None,) * (2 + len(ctx.inner[1]))
+        legacy = torch._C._functorch.is_legacy_batchedtensor
+        batched = any(g is not None and legacy(g) for g in grads)
+        if batched or torch._C._are_functorch_transforms_active():
+            raise RuntimeError("Batching rule not implemented for aten::_cudnn_rnn_backward")
         assert ctx.train, "cudnn RNN backward can only be called in training mode"
         _ = ctx.saved_tensors  # notices that somebody wrote to the output, and that they are gone
         made, leaves = ctx.inner

@@ -248,13 +248,21 @@ def test_a_weight_that_the_input_is_made_of(cudnn: Calls) -> None:
         torch.testing.assert_close(ours, expected)
 
 
-def test_batched_gradients(cudnn: Calls) -> None:
-    module = fastseq.LSTM(2, 3, dtype=torch.float64)
-    x = numbers(3, 2, 2, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian
-    expected = jacobian(lambda t: module(t)[0], x)
-    torch.testing.assert_close(jacobian(lambda t: module(t)[0], x, vectorize=True), expected)
-    assert len(cudnn) == 2
+@each_kind
+def test_batched_gradients(kind: str, cudnn: Calls) -> None:
+    """By ``is_grads_batched``, and by vmap over a gradient."""
+    module = getattr(fastseq, kind)(2, 3, dtype=torch.float64)
+    x = numbers(3, 2, 2, dtype=torch.float64).requires_grad_()
+    y = module(x)[0]
+    many = numbers(4, *y.shape, dtype=torch.float64)
+
+    def pulled(grad: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, grad, retain_graph=True)[0]
+
+    expected = torch.stack([pulled(grad) for grad in many])
+    torch.testing.assert_close(torch.func.vmap(pulled)(many), expected)
+    torch.testing.assert_close(torch.autograd.grad(y, x, many, is_grads_batched=True)[0], expected)
+    assert len(cudnn) == 1
 
 
 def test_the_graph_is_freed_or_kept_as_asked(cudnn: Calls) -> None:
@@ -409,7 +417,9 @@ def test_computed_weights_are_gathered(cudnn: Calls) -> None:
     for module in (ours, theirs):
         parametrizations.weight_norm(module, "weight_hh_l1")
     x = numbers(6, 4, 5, dtype=torch.float64)
+    places = [p.data_ptr() for p in ours.parameters()]
     assert_close(call(ours, x), call(theirs, x), 1e-12)
+    assert [p.data_ptr() for p in ours.parameters()] == places  # a call moves nothing
     assert len(cudnn) == 1
     for module in (ours, theirs):
         parametrize.remove_parametrizations(module, "weight_hh_l1")
@@ -432,8 +442,8 @@ def test_layout_of_another_stack_is_not_taken_for_ours(cudnn: Calls) -> None:
     module = fastseq.LSTM(3, 4, num_layers=2)
     x = numbers(5, 2, 3)
     expected = module(x)[0].detach()
-    flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-    parts = flat.split([p.numel() for p in module.parameters()])
+    flat = torch.cat([*(p.detach().reshape(-1) for p in module.parameters()), torch.zeros(9)])
+    *parts, _ = flat.split([*(p.numel() for p in module.parameters()), 9])
     for p, part in zip(module.parameters(), parts, strict=True):
         p.data = part.view(p.shape)
     shape = cuda_stack.module_shape(module)

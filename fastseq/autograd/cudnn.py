@@ -17,6 +17,8 @@ from torch import Tensor
 from fastseq.autograd._op import _transforming, wants_graph
 from fastseq.ops import Cell
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
 
 class Shape(NamedTuple):
     """A stack, as cuDNN describes it."""
@@ -122,6 +124,11 @@ class Gathered(torch.autograd.Function):
         return (None, *grads)
 
 
+def _batched(grads: tuple[Tensor | None, ...]) -> bool:
+    """Whether gradients come many at a time: by torch.func, or by ``is_grads_batched``."""
+    return _transforming() or any(g is not None and _is_batched(g) for g in grads)
+
+
 class TwiceDifferentiable(torch.autograd.Function):
     """A second derivative for results of torch's call, by other means.
 
@@ -154,7 +161,7 @@ class TwiceDifferentiable(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Send gradients to torch's node, or make those of the inputs here."""
         need = ctx.needs_input_grad[2 + ctx.count :]
-        if not (torch.is_grad_enabled() or _transforming()):
+        if not (torch.is_grad_enabled() or _batched(grads)):
             return (None, None, *grads, *(None for _ in need))
         found: list[Tensor | None] = [None] * len(need)
         given = [g for g in grads if g is not None]

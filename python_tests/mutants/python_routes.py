@@ -77,14 +77,14 @@ PYTHON_ROUTES = [
     Mutant(
         name="a second derivative is asked of cuDNN",
         file=CUDNN,
-        old="torch.is_grad_enabled() or _transforming()",
-        new="_transforming()",
+        old="torch.is_grad_enabled() or _batched(grads)",
+        new="_batched(grads)",
         tests=(f"{TESTS}::test_third_derivative",),
     ),
     Mutant(
         name="batched gradients are asked of cuDNN",
         file=CUDNN,
-        old="torch.is_grad_enabled() or _transforming()",
+        old="torch.is_grad_enabled() or _batched(grads)",
         new="torch.is_grad_enabled()",
         tests=(f"{TESTS}::test_batched_gradients",),
     ),
