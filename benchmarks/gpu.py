@@ -122,6 +122,7 @@ def main(
     build: Annotated[bool, typer.Option(help="Install this checkout first.")] = True,
     tests: Annotated[bool, typer.Option(help="Run the tests that need a GPU.")] = True,
     out: Annotated[Path, typer.Option(help="Folder of rows, pictures, log.")] = harness.RESULTS,
+    commit: Annotated[str | None, typer.Option(help="Where git cannot tell it.")] = None,
 ) -> None:
     """Build, test and measure on a GPU, and print a table last."""
     all_of_it = Deadline(60 * minutes)
@@ -145,7 +146,10 @@ def main(
     # Only now: these import the package that has just been installed.
     import gpu_measure
 
-    measured = gpu_measure.Bench(place, {**harness.run_columns(place), **software(place)}, out, log)
+    run_columns = {**harness.run_columns(place), **software(place)}
+    if commit:
+        run_columns["commit"] = commit
+    measured = gpu_measure.Bench(place, run_columns, out, log)
     log.say("== the same work against itself")
     measured.spread(Deadline(min(SPREAD, all_of_it.left())))
     log.say("== LRN, pooling, trio")

@@ -104,8 +104,8 @@ class Bench:
             return
         try:
             file, made = measure()
-        except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
-            self.wrong.append(f"{words}: {str(error).splitlines()[0]}")
+        except Exception as error:  # whatever it is, the other cases have their time
+            self.wrong.append(f"{words}: {[*str(error).splitlines(), type(error).__name__][0]}")
             self.log.say(f"FAILED {self.wrong[-1]}")
             return
         rows.append(self.out / file, made)

@@ -118,15 +118,19 @@ def kernels(call: Call, device: torch.device, most: int = 3) -> str:
     """
     cuda = device.type == "cuda"
     kind = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[kind.CUDA if cuda else kind.CPU]) as seen:
-        call()
-        if cuda:
-            torch.cuda.synchronize()
+    try:
+        with torch.profiler.profile(activities=[kind.CUDA if cuda else kind.CPU]) as seen:
+            call()
+            if cuda:
+                torch.cuda.synchronize()
+    except RuntimeError as error:  # times are worth more than names
+        return f"no profiler: {str(error).splitlines()[0]}"
     spent: dict[str, float] = {}
     for event in seen.events() or ():
-        length = event.self_device_time_total if cuda else event.self_cpu_time_total
-        if length > 0:
-            spent[event.name] = spent.get(event.name, 0.0) + length
+        if cuda and event.device_type != torch.autograd.DeviceType.CUDA:
+            continue
+        length = event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+        spent[event.name] = spent.get(event.name, 0.0) + length
     names = sorted(spent, key=lambda name: -spent[name])[:most]
     return "; ".join(short(name) for name in names)
 

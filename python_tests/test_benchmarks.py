@@ -376,7 +376,7 @@ def test_images_with_torch_compile(rows: ModuleType, tmp_path: Path) -> None:
 
 def test_gpu_rehearsal(rows: ModuleType, tmp_path: Path) -> None:
     """All sections of gpu.py but build and tests, on the CPU, where each route is our CPU layer."""
-    result = run("gpu.py", "--device", "cpu", "--out", tmp_path)
+    result = run("gpu.py", "--device", "cpu", "--out", tmp_path, "--commit", "c0ffee")
     assert result.returncode == 0, result.stderr
     with (tmp_path / "gpu_rnn.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
@@ -386,6 +386,7 @@ def test_gpu_rehearsal(rows: ModuleType, tmp_path: Path) -> None:
     assert [row["op"] for row in found[::4]] == 2 * ops
     for row in found:
         assert [row[name] for name in rows.SOFTWARE] == ["", "", ""]  # there is no GPU
+        assert row["commit"] == "c0ffee"
         order = [float(row[name]) for name in ("p10_ms", "p20_ms", "median_ms", "p80_ms", "p90_ms")]
         assert order[0] > 0
         assert order == sorted(order)

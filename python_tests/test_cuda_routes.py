@@ -384,6 +384,17 @@ def test_mistakes_get_our_words(kind: str, cudnn: Calls) -> None:
     assert not cudnn
 
 
+@pytest.mark.parametrize("sizes", [[3, 3], [1, 2, 2], [3, 1, 1, 1], []], ids=str)
+def test_rows_that_are_no_packed_batch(sizes: list[int], cudnn: Calls) -> None:
+    """cuDNN would read beyond the end; our op says what is wrong."""
+    weights = list(fastseq.GRU(3, 4).parameters())
+    numbers_of = (weights, True, 1, 0.0, True, False)
+    hx = numbers(1, max(sizes, default=0), 4)
+    with pytest.raises(RuntimeError):
+        functional.gru(numbers(5, 3), hx, *numbers_of, batch_sizes=torch.tensor(sizes).long())
+    assert not cudnn
+
+
 def moved(value: Any, dtype: torch.dtype) -> Any:
     return tuple(v.to(dtype) for v in value) if isinstance(value, tuple) else value.to(dtype)
 

@@ -92,6 +92,14 @@ def facts_of(
     )
 
 
+def _packs(batch_sizes: Tensor, rows: int) -> bool:
+    """Whether these are the rows of each step, as ``pack_padded_sequence`` makes them."""
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or batch_sizes.is_cuda:
+        return False
+    falling = not len(batch_sizes) or bool((batch_sizes[1:] <= batch_sizes[:-1]).all())
+    return falling and int(batch_sizes.sum()) == rows
+
+
 def module_shape(module: nn.RNNBase) -> Shape:
     """The stack that a module is."""
     return Shape(
@@ -119,7 +127,8 @@ def lay_out(module: nn.RNNBase) -> None:
     found = [w for w in weights if w is not None and type(w) in _PLAIN]
     if len(found) < len(weights) or first.dtype not in cuda_route.CUDNN_DTYPES:
         return
-    places = {w.data_ptr() for w in found if w.numel() and w.dtype == first.dtype}
+    alike = [w for w in found if w.numel() and w.dtype == first.dtype and w.device == first.device]
+    places = {w.data_ptr() for w in alike}
     if len(places) == len(weights) and [w.shape for w in found] == _sizes(shape):
         autograd.lay_out(shape, found)
 
@@ -148,7 +157,9 @@ def by_cudnn(
     *states, *params), where they must be differentiated twice.
     """
     shape = shape_of(cell, input, states, params, has_biases, num_layers, bidirectional)
-    if shape is None:
+    if shape is None or input.dim() != (3 if batch_sizes is None else 2):
+        return None
+    if batch_sizes is not None and not _packs(batch_sizes, len(input)):
         return None
     facts = facts_of(shape, input, batch_first, batch_sizes, dtype)
     rows = (facts.layers * facts.directions, facts.batch)
