@@ -50,6 +50,7 @@ class Bench:
         self.wrong: list[str] = []
         self.left_out: list[str] = []
         self.noise: dict[str, float] = {}
+        self.looked = False
 
     def spread(self, deadline: Deadline) -> None:
         """How far apart medians of the same work lie, before anything is compared."""
@@ -127,9 +128,7 @@ class Bench:
         for row in made:
             name = row["provider"]
             row["error"] = f"{errors[name]:.1e}"
-            row["kernels"] = ""
-            if name == rows.NATIVE:
-                row["kernels"] = gpu_timing.kernels(calls[name][0], self.device)
+            row["kernels"] = self._kernels(calls, name) if name == rows.NATIVE else ""
             row["step_us"] = row["fixed_us"] = ""
             if name in half:
                 whole, part = (s[name].quantile(0.5) for s in (found, half))
@@ -152,9 +151,16 @@ class Bench:
         made = self._rows(columns, sizes, self._samples(calls, self.seconds))
         for row in made:
             row["error"] = f"{errors[row['provider']]:.1e}"
-            row["kernels"] = gpu_timing.kernels(calls[row["provider"]][0], self.device)
+            row["kernels"] = self._kernels(calls, row["provider"])
             row["step_us"] = row["fixed_us"] = ""
         return IMAGES, made
+
+    def _kernels(self, calls: gpu_cases.Calls, name: str) -> str:
+        """What takes most of a provider's time; in a rehearsal, where each look is slow, once."""
+        if self.tiny and self.looked:
+            return "-"
+        self.looked = True
+        return gpu_timing.kernels(calls[name][0], self.device)
 
     def _samples(self, calls: gpu_cases.Calls, seconds: float) -> dict[str, Samples]:
         return {name: gpu_timing.sample(own, self.device, seconds) for name, own in calls.items()}

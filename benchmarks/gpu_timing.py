@@ -127,7 +127,7 @@ def kernels(call: Call, device: torch.device, most: int = 3) -> str:
         return f"no profiler: {str(error).splitlines()[0]}"
     spent: dict[str, float] = {}
     for event in seen.events() or ():
-        if cuda and event.device_type != torch.autograd.DeviceType.CUDA:
+        if cuda and not str(event.device_type).endswith("CUDA"):
             continue
         length = event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
         spent[event.name] = spent.get(event.name, 0.0) + length

@@ -7,6 +7,7 @@ ROUTE = "fastseq/functional/cuda_route.py"
 STACK = "fastseq/functional/cuda_stack.py"
 PRECISION = "fastseq/ops/precision.py"
 TESTS = "test_cuda_routes.py"
+PLANNER = "test_cuda_planner.py"
 
 PYTHON_ROUTES = [
     # ---- the choice
@@ -15,21 +16,21 @@ PYTHON_ROUTES = [
         file=ROUTE,
         old="return gated and small and persists",
         new="return small and persists",
-        tests=(f"{TESTS}::test_rules",),
+        tests=(f"{PLANNER}::test_rules",),
     ),
     Mutant(
         name="a forced route does what it cannot",
         file=ROUTE,
         old="if (why := _first(wanted.cannot, facts)) is None:",
         new="if (why := _first((), facts)) is None:",
-        tests=(f"{TESTS}::test_a_route_is_forced_where_it_can_be",),
+        tests=(f"{PLANNER}::test_a_route_is_forced_where_it_can_be",),
     ),
     Mutant(
         name="a forced route stays forced",
         file=ROUTE,
         old="        _forced.reset(token)",
         new="        pass",
-        tests=(f"{TESTS}::test_force_is_undone_and_stays_in_its_thread",),
+        tests=(f"{PLANNER}::test_force_is_undone_and_stays_in_its_thread",),
     ),
     Mutant(
         name="modes of dispatch do not see our ops",
