@@ -137,7 +137,7 @@ def main(
     if build and not rehearsal:
         log.say("== build")
         command, env = build_command(torch.cuda.get_device_capability(place))
-        if not run(command, min(BUILD, all_of_it.left()), log, 5, env):
+        if not run(command, min(BUILD, all_of_it.left()), log, 12, env):
             raise typer.Exit(1)
         importlib.invalidate_caches()
     if tests and not rehearsal:

@@ -465,3 +465,34 @@ def test_names_of_kernels() -> None:
     assert gpu_timing.short(long) == "cudnn::rnn::LSTM_elementWise_fp"
     assert gpu_timing.short("sm90_xmma_gemm_bf16") == "sm90_xmma_gemm_bf16"
     assert gpu_timing.copies(1, torch.device("cpu")) == 2
+
+
+def test_float32_on_a_gpu_may_be_tf32() -> None:
+    import rnn_cases
+    from rnn_cases import Case, Cell, DType, Layout, Mode
+
+    def allowed(dtype: DType, device: str) -> float:
+        case = Case(Cell.lstm, dtype, Mode.train, Layout.dense, (5, 3, 4, 7))
+        return rnn_cases.tolerance(case, torch.device(device))
+
+    assert allowed(DType.float32, "cpu") == 1e-4
+    assert allowed(DType.float32, "cuda") == 5e-3
+    assert allowed(DType.float16, "cuda") == allowed(DType.float16, "cpu") == 1e-2
+    assert DType.float16 in rnn_cases.DTYPES["cuda"]
+    assert DType.float16 not in rnn_cases.DTYPES["cpu"]
+
+
+def test_cases_of_stacks_and_both_directions() -> None:
+    import gpu_cases
+    import rnn_cases
+
+    cases = list(gpu_cases.recurrent(tiny=False))
+    assert len(cases) == len(set(cases)) == 9 * 3 * 14
+    assert {case.shape for case in cases} >= {(512, 44, 160, 160), (1024, 16, 768, 768)}
+    tiny = list(gpu_cases.recurrent(tiny=True))
+    (deep,) = [case for case in tiny[:4] if case.layers == 2]
+    assert [m.num_layers for m in rnn_cases.layers(deep, torch.device("cpu"))] == [2, 2]
+    (both,) = [case for case in tiny[:4] if case.directions == 2]
+    x, grad = rnn_cases.tensors(both, torch.device("cpu"))
+    assert grad.shape == (6, 3, 10)
+    assert x.shape == (6, 3, 4)
