@@ -187,7 +187,7 @@ def test_training_mode_is_asked_for_where_it_is_needed(cudnn: Calls) -> None:
     """Without gradients and dropout, nothing is to be kept for a backward."""
     x = numbers(5, 2, 3)
     with torch.no_grad():
-        fastseq.LSTM(3, 4)(x)
+        fastseq.LSTM(3, 4, bidirectional=True)(x)
         fastseq.LSTM(3, 4, num_layers=2, dropout=0.5)(x)
         fastseq.LSTM(3, 4, num_layers=2, dropout=0.5).eval()(x)
     assert [(c["train"], c["dropout"]) for c in cudnn] == [(False, 0.0), (True, 0.5), (False, 0.0)]
