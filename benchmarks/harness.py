@@ -201,12 +201,17 @@ def _agree(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], toleran
             raise RuntimeError(
                 f"{name}: result {i} is {tuple(result.shape)}, expected {tuple(wanted.shape)}"
             )
-        difference = (result.detach().double() - wanted.detach().double()).norm()
-        error = float(difference / wanted.detach().double().norm().clamp_min(1e-30))
+        error = distance(result, wanted)
         if not error <= tolerance:  # also true of nan
             raise RuntimeError(
                 f"{name}: result {i} is off by {error:.2e} of its norm, allowed {tolerance:.0e}"
             )
+
+
+def distance(result: Tensor, wanted: Tensor) -> float:
+    """The Frobenius norm of the difference, over that of what was wanted."""
+    difference = (result.detach().double() - wanted.detach().double()).norm()
+    return float(difference / wanted.detach().double().norm().clamp_min(1e-30))
 
 
 def parse_sizes(text: str, names: str) -> tuple[int, int, int, int]:

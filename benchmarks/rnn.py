@@ -145,7 +145,9 @@ def parse_shape(text: str) -> Shape:
 def main(
     grid: Annotated[Grid, typer.Option(help="Shapes, and what is timed by default.")] = Grid.shapes,
     cell: Annotated[list[Cell] | None, typer.Option(help="Repeatable; default all.")] = None,
-    dtype: Annotated[list[DType] | None, typer.Option(help="Repeatable; default all.")] = None,
+    dtype: Annotated[
+        list[DType] | None, typer.Option(help="Repeatable; default all, on a CPU without float16.")
+    ] = None,
     mode: Annotated[
         list[Mode] | None,
         typer.Option(help="Repeatable; default all; heat: train; steps: infer and train."),
@@ -202,7 +204,11 @@ def main(
     for count in threads or [torch.get_num_threads()]:
         torch.set_num_threads(count)
         for case in cases(
-            cell or list(Cell), dtype or list(DType), mode or plan.modes, layouts, shapes
+            cell or list(Cell),
+            dtype or rnn_cases.DTYPES[place.type],
+            mode or plan.modes,
+            layouts,
+            shapes,
         ):
             limits = roofline.columns(case, place, count, quick)
             timings = harness.measure(
@@ -210,7 +216,8 @@ def main(
                 place,
                 TORCH_DTYPE[case.dtype],
                 seconds,
-                rounds=plan.rounds,
+                rnn_cases.tolerance(case, place),
+                plan.rounds,
             )
             found = harness.make_rows(run, count, case.columns(), case.sizes(), timings, limits)
             if out:

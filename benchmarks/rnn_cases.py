@@ -8,6 +8,7 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Any
 
+import harness
 import rows
 import torch
 from harness import Provider
@@ -37,6 +38,7 @@ class DType(str, Enum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class Mode(str, Enum):
@@ -58,8 +60,19 @@ class Layout(str, Enum):
     packed = "packed"
 
 
-TORCH_DTYPE = {DType.float32: torch.float32, DType.bfloat16: torch.bfloat16}
-Maker = Callable[[int, int], nn.RNNBase]
+TORCH_DTYPE = {
+    DType.float32: torch.float32,
+    DType.bfloat16: torch.bfloat16,
+    DType.float16: torch.float16,
+}
+# Of float32 on a GPU, where recurrences multiply in TF32 if torch is not told otherwise.
+TF32_TOLERANCE = 5e-3
+# By default: float16 is a GPU's, and on a CPU nobody's choice.
+DTYPES = {
+    "cpu": [DType.float32, DType.bfloat16],
+    "cuda": [DType.float32, DType.bfloat16, DType.float16],
+}
+Maker = Callable[..., nn.RNNBase]
 MODULES: dict[Cell, tuple[Maker, Maker]] = {
     Cell.lstm: (nn.LSTM, fastseq.LSTM),
     Cell.gru: (nn.GRU, fastseq.GRU),
@@ -76,11 +89,15 @@ class Case:
     mode: Mode
     layout: Layout
     shape: Shape
+    layers: int = 1
+    directions: int = 1
 
     def columns(self) -> rows.Row:
         """The columns of a row that name the case, but for its shape."""
+        both = "bi" if self.directions > 1 else ""
+        deep = f"x{self.layers}" if self.layers > 1 else ""
         return {
-            "op": self.cell.value.upper(),
+            "op": both + self.cell.value.upper() + deep,
             "dtype": self.dtype.value,
             "mode": self.mode.value,
             "layout": self.layout.value,
@@ -98,6 +115,13 @@ class Case:
         seeded = torch.Generator().manual_seed(0)
         drawn = torch.randint(1, steps + 1, (batch,), generator=seeded)
         return drawn.sort(descending=True).values
+
+
+def tolerance(case: Case, device: torch.device) -> float:
+    """How far apart two providers may be, relative to the norm of a result."""
+    if device.type == "cuda" and case.dtype is DType.float32:
+        return TF32_TOLERANCE
+    return harness.TOLERANCE[TORCH_DTYPE[case.dtype]]
 
 
 def first(result: Any) -> Tensor:
@@ -163,10 +187,18 @@ def capabilities(device: torch.device) -> tuple[str, str]:
 def layers(case: Case, device: torch.device) -> tuple[nn.RNNBase, nn.RNNBase]:
     """torch.nn's layer and fastseq's, with the same weights."""
     torch.manual_seed(0)
-    native, ours = (kind(*case.shape[2:]) for kind in MODULES[case.cell])
+    native, ours = (
+        kind(
+            *case.shape[2:],
+            num_layers=case.layers,
+            bidirectional=case.directions > 1,
+            device=device,
+            dtype=TORCH_DTYPE[case.dtype],
+        )
+        for kind in MODULES[case.cell]
+    )
     ours.load_state_dict(native.state_dict())
-    dtype = TORCH_DTYPE[case.dtype]
-    return native.to(device, dtype), ours.to(device, dtype)
+    return native, ours
 
 
 def tensors(case: Case, device: torch.device) -> tuple[Tensor | PackedSequence, Tensor]:
@@ -174,10 +206,11 @@ def tensors(case: Case, device: torch.device) -> tuple[Tensor | PackedSequence, 
     steps, batch, width, hidden = case.shape
     dtype = TORCH_DTYPE[case.dtype]
     torch.manual_seed(0)
-    x: Any = torch.randn(steps, batch, width).to(device, dtype)
+    x: Any = torch.randn(steps, batch, width, device=device).to(dtype)
     if case.layout is Layout.packed:
         x = pack_padded_sequence(x, case.lengths())
-    grad = torch.randn(*first(x).shape[:-1], hidden).to(device, dtype)
+    width = hidden * case.directions
+    grad = torch.randn(*first(x).shape[:-1], width, device=device).to(dtype)
     return x, grad
 
 

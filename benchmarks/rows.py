@@ -31,6 +31,11 @@ MEASURED = (
     "p20_ms",
     "p80_ms",
 )
+# Beside them on a GPU (gpu.py): the software below torch; and of each provider other percentiles,
+# the host's time of a call, time a step and of all that is not a step, the distance to torch.nn's
+# results, and the kernels that take most of the time.
+SOFTWARE = ("driver", "cuda", "cudnn")
+GPU = ("p10_ms", "p90_ms", "host_us", "step_us", "fixed_us", "error", "kernels")
 # Instead of the milliseconds, where memory was measured.
 MEMORY = ("median_mb", "p20_mb", "p80_mb")
 WORSE = {"ms": "slower", "MB": "larger"}
@@ -215,7 +220,7 @@ def _comparison(group: Sequence[Row]) -> Comparison:
 
 
 def _shape(row: Row) -> Row:
-    known = {*RUN, *CASE, *ROOFLINE, *MEASURED, *MEMORY}
+    known = {*RUN, *SOFTWARE, *CASE, *ROOFLINE, *MEASURED, *GPU, *MEMORY}
     return {name: text for name, text in row.items() if name not in known}
 
 

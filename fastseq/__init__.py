@@ -9,6 +9,7 @@ from fastseq import _library as _library  # loads the kernels, or says why it ca
 from fastseq import functional, reference
 from fastseq._version import __version__
 from fastseq.explain import explain
+from fastseq.functional.cuda_route import cuda_rnn
 from fastseq.info import info
 from fastseq.invariance import batch_invariant
 from fastseq.memory import empty_cache
@@ -38,6 +39,7 @@ __all__ = [
     "ReLULRNMaxPool2d",
     "__version__",
     "batch_invariant",
+    "cuda_rnn",
     "empty_cache",
     "explain",
     "functional",

@@ -7,7 +7,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import _C
+from fastseq.functional import cuda_route, cuda_stack
 from fastseq.functional.lrn import DTYPES
+from fastseq.functional.options import PLAIN
+from fastseq.functional.prepare import autocast_dtype
 from fastseq.nn import GRU, LSTM, RNN, LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d
 from fastseq.ops import Cell
 from fastseq.ops._common import channels_last
@@ -59,7 +62,7 @@ def _explain_images(name: str, input: Tensor) -> str:
 
 
 def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence) -> str:
-    packed = ""
+    packed, sizes = "", None
     if isinstance(input, PackedSequence):
         input, sizes, *_ = input
         module.check_input(input, sizes)
@@ -80,10 +83,11 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
     )
     shape += packed
     beyond = module._explain()
-    if input.is_cuda and beyond:
-        return f"{module.mode} {shape}: PyTorch's own operators step by step, because of {beyond}."
-    if input.is_cuda:
-        return f"{module.mode} {shape}: CUDA step kernels, one product and one cell kernel a step."
+    if input.device.type in cuda_stack.DEVICES:
+        if beyond:
+            how = "PyTorch's own operators step by step"
+            return f"{module.mode} {shape}: {how}, because of {beyond}."
+        return f"{module.mode} {shape}: {_explain_route(module, input, sizes)}"
     threads = torch.get_num_threads()
     plan = _C.plan_recurrence(
         _CELLS[module.mode], steps, batch, module.input_size, module.hidden_size, state, threads
@@ -91,6 +95,26 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
     why = _explain_plan(threads, plan["threads"], plan["batches"], plan["units"])
     with_ = f", with {beyond}" if beyond else ""
     return f"{module.mode} {shape}: CPU kernels ({_C.cpu_capability()}){with_}, {why}."
+
+
+def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None) -> str:
+    """The route on a GPU of a call without keywords, here and now."""
+    facts = cuda_stack.facts_of(
+        cuda_stack.module_shape(module),
+        input,
+        module.batch_first,
+        sizes,
+        autocast_dtype(input.device.type),
+        options=module._module_options() is not PLAIN,
+        followed=cuda_stack.observed(),
+    )
+    route, why = cuda_route.chosen(facts)
+    if route == cuda_route.CUDNN:
+        return (
+            f"cuDNN, the whole stack in one call, because {why}. Second derivatives go by the CUDA "
+            "step kernels."
+        )
+    return f"CUDA step kernels, one product and one cell kernel a step, because {why}."
 
 
 def _explain_plan(allowed: int, threads: int, batches: int, units: int) -> str:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from cuda_stand_in import gpu
 
 import fastseq.nn
 from fastseq import check
@@ -115,3 +116,10 @@ def test_run_leaves_the_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_unknown_device_gets_a_sentence() -> None:
     with pytest.raises(ValueError, match="device is 'abacus', which torch cannot use here"):
         check.run("abacus")
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_on_a_gpu_it_is_our_kernels_that_are_checked(op: str) -> None:
+    with gpu() as calls:
+        assert check.check_case(case(op), torch.float32).ok
+    assert not calls

@@ -44,10 +44,25 @@ each_case = pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
 
 @pytest.fixture(autouse=True)
 def true_float32() -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    rnn, products = torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = rnn.fp32_precision, products.fp32_precision
+    rnn.fp32_precision = products.fp32_precision = "ieee"
     yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    rnn.fp32_precision, products.fp32_precision = before
+
+
+@pytest.fixture(params=["cudnn", "step"])
+def route(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each way that a recurrence may take, in turn."""
+    with fastseq.cuda_rnn(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def by_step() -> Iterator[None]:
+    """Of our own kernels alone, more is promised."""
+    with fastseq.cuda_rnn("step"):
+        yield
 
 
 def moved(value: Any, device: str, dtype: torch.dtype | None = None) -> Any:
@@ -70,7 +85,7 @@ def assert_near(actual: dict[str, Tensor], exact: dict[str, Tensor], tolerance: 
 @each_dtype
 @pytest.mark.parametrize("layout", ["padded", "packed", "unsorted", "batch_first", "unbatched"])
 def test_parity_with_float64_on_the_cpu(
-    kind: str, options: dict[str, Any], dtype: torch.dtype, layout: str
+    kind: str, options: dict[str, Any], dtype: torch.dtype, layout: str, route: str
 ) -> None:
     options = {**options, "batch_first": layout == "batch_first"}
     module = getattr(fastseq, kind)(17, 37, dtype=dtype, **options)
@@ -90,6 +105,7 @@ def test_parity_with_float64_on_the_cpu(
 
 
 @each_kind
+@pytest.mark.usefixtures("by_step")
 def test_inference_equals_training(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37, num_layers=2).cuda()
     x = numbers(9, 6, 17).cuda()
@@ -99,6 +115,7 @@ def test_inference_equals_training(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.usefixtures("route")
 def test_empty_batch(kind: str) -> None:
     module = getattr(fastseq, kind)(3, 4).cuda()
     found = call(module, torch.zeros(5, 0, 3).cuda())
@@ -107,6 +124,7 @@ def test_empty_batch(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.usefixtures("by_step")
 def test_repeatable_bit_by_bit(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37, num_layers=2, bidirectional=True).cuda()
     x = numbers(9, 6, 17).cuda()
@@ -116,6 +134,7 @@ def test_repeatable_bit_by_bit(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.usefixtures("route")
 def test_second_derivative(kind: str) -> None:
     module = getattr(fastseq, kind)(2, 3, dtype=torch.float64).cuda()
     x = numbers(3, 2, 2, dtype=torch.float64).cuda().requires_grad_()
@@ -125,6 +144,7 @@ def test_second_derivative(kind: str) -> None:
 
 @each_kind
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "forward and backward"])
+@pytest.mark.usefixtures("route")
 def test_graph_capture(kind: str, training: bool) -> None:
     module = getattr(fastseq, kind)(17, 37, num_layers=2).cuda()
     x = numbers(9, 6, 17).cuda().requires_grad_(training)
@@ -153,6 +173,7 @@ def test_graph_capture(kind: str, training: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS + CELLS)
+@pytest.mark.usefixtures("route")
 def test_graphed_callable_trains(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37).cuda()
     plain = copy.deepcopy(module)
@@ -176,7 +197,7 @@ def no_waiting() -> Iterator[None]:
 
 
 @each_kind
-@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.usefixtures("no_waiting", "route")
 def test_host_never_waits_for_padded_input(kind: str) -> None:
     """Neither in torch's calls nor in ours: a step returns while the device is asleep."""
     torch.cuda.set_sync_debug_mode("default")
@@ -230,6 +251,7 @@ def test_streams(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.usefixtures("route")
 def test_current_stream(kind: str) -> None:
     # The input arrives on a side stream after a long wait: work queued elsewhere reads zeros.
     module = getattr(fastseq, kind)(64, 64).cuda()
@@ -248,6 +270,7 @@ def test_current_stream(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.usefixtures("route")
 def test_autocast(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37).cuda()
     x = numbers(9, 6, 17).cuda()

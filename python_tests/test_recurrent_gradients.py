@@ -192,3 +192,18 @@ def test_chain_rule_of_the_lecture() -> None:
     jacobian = torch.autograd.functional.jacobian(lambda x: rnn(x)[0][2, 0], x)  # (3, T, B, I)
     torch.testing.assert_close(jacobian[:, 0, 0], expected)
     torch.testing.assert_close(rnn(x)[0][2, 0].detach(), h)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivative_in_16_bits(kind: str, dtype: torch.dtype) -> None:
+    """An LSTM's c is float32 there, and W_hh is not."""
+    found = []
+    for own in (dtype, torch.float64):
+        module = getattr(fastseq, kind)(3, 4, dtype=own)
+        module.load_state_dict({n: numbers(*p.shape) / 4 for n, p in module.named_parameters()})
+        x = numbers(5, 2, 3, dtype=own).requires_grad_()
+        (grad,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), module.weight_hh_l0)[0])
+    assert found[0].dtype == dtype
+    torch.testing.assert_close(found[0].double(), found[1], atol=5e-2, rtol=5e-2)

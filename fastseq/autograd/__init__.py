@@ -2,6 +2,7 @@
 
 from fastseq.autograd import layer_vmap as layer_vmap  # registers its rules
 from fastseq.autograd._op import below_autograd, direct, forward_mode, overwritten, wants_graph
+from fastseq.autograd.cudnn import Shape, lay_out, whole_stack
 from fastseq.autograd.extended_layer import (
     ExtendedLayer,
     ExtendedLayerBackward,
@@ -29,10 +30,12 @@ __all__ = [
     "MaxPool2dBackward",
     "ReLULRNMaxPool2d",
     "ReLULRNMaxPool2dBackward",
+    "Shape",
     "below_autograd",
     "direct",
     "extended_layer",
     "forward_mode",
+    "lay_out",
     "layer",
     "linear",
     "local_response_norm",
@@ -41,4 +44,5 @@ __all__ = [
     "relu_lrn_max_pool2d",
     "step",
     "wants_graph",
+    "whole_stack",
 ]

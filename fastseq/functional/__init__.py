@@ -3,8 +3,9 @@
 from fastseq.functional.lrn import local_response_norm
 from fastseq.functional.options import Options
 from fastseq.functional.pool import max_pool2d
+from fastseq.functional.prepare import autocasts
 from fastseq.functional.recurrence import gru, lstm, rnn
-from fastseq.functional.stack import autocasts, step
+from fastseq.functional.stack import step
 from fastseq.functional.trio import relu_lrn_max_pool2d
 
 __all__ = [

@@ -17,14 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from fastseq import autograd, reference
 from fastseq.autograd import direct, wants_graph
+from fastseq.functional import cuda_stack
 from fastseq.functional.options import PLAIN, Options, extras, normed_input
+from fastseq.functional.prepare import NATIVE, autocast, autocast_dtype, prepared, type_name
 from fastseq.ops import KERNEL_DEVICES, Cell, Extras
-
-
-def autocasts(device_type: str) -> bool:
-    """Whether autocast is on for this type of device; "meta" has none."""
-    # Into torch.amp.is_autocast_available the Dynamo of torch 2.11 cannot look.
-    return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def _layer(
@@ -93,55 +89,6 @@ def _extended_layer(
     return y, h_n, c_n, c
 
 
-def _check(input: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> None:
-    """What ATen checks before an RNN runs, in its words."""
-    device, dtype = input.device, input.dtype
-    for t in (*states, *params):
-        if t.dtype is not dtype or t.device != device:
-            break
-    else:
-        return
-    for name, tensors in (("hidden", states), ("parameter", params)):
-        for t in tensors:
-            if t.device != device:
-                raise RuntimeError(
-                    f"Input and {name} tensors are not at the same device, found input tensor at "
-                    f"{device} and {name} tensor at {t.device}"
-                )
-            if t.dtype != dtype:
-                raise RuntimeError(
-                    f"Input and {name} tensors are not the same dtype, found input tensor with "
-                    f"{_type_name(dtype)} and {name} tensor with {_type_name(t.dtype)}"
-                )
-
-
-def _type_name(dtype: torch.dtype) -> str:
-    return {
-        torch.float32: "Float",
-        torch.float64: "Double",
-        torch.bfloat16: "BFloat16",
-        torch.float16: "Half",
-    }.get(dtype, str(dtype))
-
-
-def _prepared(
-    input: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor], casting: bool
-) -> tuple[Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
-    """Autocast and checks."""
-    if casting:
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input = autocast(input, dtype)
-        states = tuple(autocast(s, dtype) for s in states)
-        params = [autocast(p, dtype) for p in params]
-    _check(input, states, params)
-    return input, states, params
-
-
-def autocast(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """What autocast makes of an argument: float64 is for those who asked for it, and stays."""
-    return t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t
-
-
 def step(
     cell: Cell,
     input: Tensor,
@@ -164,10 +111,10 @@ def step(
     Raises:
         RuntimeError: dtypes, devices or shapes do not fit.
     """
-    casting = autocasts(input.device.type)
-    input, states, params = _prepared(input, states, params, casting)
+    dtype = autocast_dtype(input.device.type)
+    input, states, params = prepared(input, states, params, dtype)
     if input.is_complex() or not states[0].shape[-1]:
-        made = _NATIVE[cell][1](input, states if len(states) == 2 else states[0], *params)
+        made = NATIVE[cell][1](input, states if len(states) == 2 else states[0], *params)
         return made if len(states) == 2 else (made, made)
     c0 = states[1] if len(states) == 2 else None
     _, h, c, _ = _layer(
@@ -191,8 +138,46 @@ def stack(
     options: Options,
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
     """A stack: every layer reads the outputs of all directions of the layer below."""
-    casting = autocasts(input.device.type)
-    input, states, params = _prepared(input, states, params, casting)
+    dtype = autocast_dtype(input.device.type)
+    numbers = (has_biases, num_layers, dropout, train, bidirectional, batch_first, batch_sizes)
+    # Asked first, and so what Dynamo sees of the choice.
+    if input.device.type in cuda_stack.DEVICES and options is PLAIN and not cuda_stack.observed():
+        again = partial(_again, cell, len(states), dtype, numbers)
+        made = cuda_stack.by_cudnn(cell, input, states, params, *numbers, dtype, again)
+        if made is not None:
+            return made
+    return _by_layers(cell, input, states, params, *numbers, options=options, dtype=dtype)
+
+
+def _again(
+    cell: Cell, count: int, dtype: torch.dtype | None, numbers: Any, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """What ``cuda_stack.by_cudnn`` returns, by our kernels."""
+    input, *rest = tensors
+    states, params = tuple(rest[:count]), rest[count:]
+    y, final, _ = _by_layers(cell, input, states, params, *numbers, options=PLAIN, dtype=dtype)
+    return y, *final
+
+
+def _by_layers(
+    cell: Cell,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    batch_sizes: Tensor | None,
+    *,
+    options: Options,
+    dtype: torch.dtype | None,  # of autocast
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    """``stack`` on our kernels, a layer and direction at a time."""
+    casting = dtype is not None
+    input, states, params = prepared(input, states, params, dtype)
     plain = direct()
     if options is not PLAIN:
         options = _cast(options, input, casting)
@@ -201,7 +186,7 @@ def stack(
         hx = states if len(states) == 2 else states[0]
         where = (input, batch_sizes, hx) if batch_sizes is not None else (input, hx)
         tail = () if batch_sizes is not None else (batch_first,)
-        y, *native = _NATIVE[cell][0](*where, *numbers, *tail)
+        y, *native = NATIVE[cell][0](*where, *numbers, *tail)
         return y, tuple(native), None
     if batch_sizes is None and batch_first:
         input = input.transpose(0, 1)
@@ -259,13 +244,6 @@ def _stacked(states: list[Tensor]) -> Tensor:
     return states[0].unsqueeze_(0) if len(states) == 1 else torch.stack(states)
 
 
-# torch's own layer and cell, for what the kernels do not take: complex numbers, no units.
-_NATIVE: dict[Cell, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    Cell.LSTM: (torch.lstm, torch.lstm_cell),
-    Cell.GRU: (torch.gru, torch.gru_cell),
-    Cell.RNN_TANH: (torch.rnn_tanh, torch.rnn_tanh_cell),
-    Cell.RNN_RELU: (torch.rnn_relu, torch.rnn_relu_cell),
-}
 _Args = tuple[
     Cell, Tensor, Tensor, Tensor | None, Sequence[Tensor], bool, Tensor | None, bool
 ]  # of _layer
@@ -311,7 +289,7 @@ def _cast(options: Options, like: Tensor, casting: bool) -> Options:
         if t.dtype != like.dtype:
             raise RuntimeError(
                 "Input and reset_state tensors are not the same dtype, found input tensor with "
-                f"{_type_name(like.dtype)} and reset_state tensor with {_type_name(t.dtype)}"
+                f"{type_name(like.dtype)} and reset_state tensor with {type_name(t.dtype)}"
             )
     return options._replace(
         reset_state=by, norms=[[t.to(like.dtype) for t in each] for each in options.norms]

@@ -17,7 +17,7 @@ from torch.compiler import is_exporting
 from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import functional
-from fastseq.functional import Options
+from fastseq.functional import Options, cuda_stack
 from fastseq.nn import quick, ragged
 from fastseq.nn.beyond import Beyond
 from fastseq.nn.streaming import StreamState, advance, first_state
@@ -36,7 +36,15 @@ class _Recurrent(Beyond):
     _assigned = False  # whether the list of weights is the caller's
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the kernels read parameters where they are. Kept for nn.LSTM's callers."""
+        """Move weights on a GPU where cuDNN reads them without a copy, as nn.RNNBase does.
+
+        Moving, copying and loading a module do it. Our kernels read weights wherever they are.
+        """
+        cuda_stack.lay_out(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.flatten_parameters()
 
     def _init_flat_weights(self) -> None:
         # Nothing here reads nn.RNNBase's list. Of a weight that is computed it would hold a result,
@@ -45,6 +53,7 @@ class _Recurrent(Beyond):
         own["_flat_weights"] = [self._parameters.get(name) for name in self._flat_weights_names]
         own["_flat_weight_refs"] = [_GONE] * len(self._flat_weights_names)
         own.pop("_assigned", None)
+        self.flatten_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

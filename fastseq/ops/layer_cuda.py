@@ -2,7 +2,7 @@
 
 ``W_ih x`` of all steps before the loop, and after it the gradients of x and of the weights, are
 large matrix products, which a BLAS library does best. Nothing here waits for the device or copies
-to it, so that a call can be captured in a CUDA graph.
+to it, so that a call can be captured in a CUDA graph. All products obey torch's precision for RNNs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fastseq.ops.layer import LayerBackward, Wanted
+from fastseq.ops.precision import rnn_precision
 from fastseq.ops.recurrence import Cell, Forward
 
 
@@ -47,12 +48,12 @@ def layer(
 ) -> Forward:
     """``fastseq.ops.layer`` around ``fastseq.ops.recurrence``."""
     bias, bias_hn = input_biases(Cell(cell), bias_ih, bias_hh)
-    pre = linear(x, weight_ih, bias)
-    return Forward(
-        *torch.ops.fastseq.recurrence(
+    with rnn_precision(x):
+        pre = linear(x, weight_ih, bias)
+        made = torch.ops.fastseq.recurrence(
             pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save
         )
-    )
+    return Forward(*made)
 
 
 def layer_backward(
@@ -78,41 +79,42 @@ def layer_backward(
     """``fastseq.ops.layer_backward`` around ``fastseq.ops.recurrence_backward``."""
     kind = Cell(cell)
     hidden = weight_hh.shape[0] // kind.gates
-    grad_pre, grad_aux, grad_h0, grad_c0 = torch.ops.fastseq.recurrence_backward(
-        grad_y,
-        grad_h_n,
-        grad_c_n,
-        grad_gates,
-        grad_cells,
-        y,
-        gates,
-        cells,
-        h0,
-        c0,
-        weight_hh,
-        weight_hr,
-        batch_sizes,
-        cell,
-        reverse,
-    )
     none = y.new_empty(0)
     grad_x = grad_w = grad_u = grad_b = grad_d = grad_r = none
-    if wanted & Wanted.INPUT:
-        grad_x = grad_pre @ weight_ih
-    if wanted & Wanted.WEIGHT_IH:
-        grad_w = _rows(grad_pre).t() @ _rows(x)
-    sides = [grad_pre]  # gradients of the recurrent side of the gates
-    if kind == Cell.GRU:
-        sides = [grad_pre[..., : 2 * hidden], grad_aux]
-    if wanted & Wanted.WEIGHT_HH:
-        parts = [_recurrent_product(side, y, h0, batch_sizes, reverse) for side in sides]
-        grad_u = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if wanted & Wanted.BIASES:
-        grad_b = _rows(grad_pre).sum(0)
-        grad_d = torch.cat([_rows(side).sum(0) for side in sides])
-    if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
-        before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
-        grad_r = _rows(grad_aux).t() @ _rows(before)
+    with rnn_precision(x):
+        grad_pre, grad_aux, grad_h0, grad_c0 = torch.ops.fastseq.recurrence_backward(
+            grad_y,
+            grad_h_n,
+            grad_c_n,
+            grad_gates,
+            grad_cells,
+            y,
+            gates,
+            cells,
+            h0,
+            c0,
+            weight_hh,
+            weight_hr,
+            batch_sizes,
+            cell,
+            reverse,
+        )
+        if wanted & Wanted.INPUT:
+            grad_x = grad_pre @ weight_ih
+        if wanted & Wanted.WEIGHT_IH:
+            grad_w = _rows(grad_pre).t() @ _rows(x)
+        sides = [grad_pre]  # gradients of the recurrent side of the gates
+        if kind == Cell.GRU:
+            sides = [grad_pre[..., : 2 * hidden], grad_aux]
+        if wanted & Wanted.WEIGHT_HH:
+            parts = [_recurrent_product(side, y, h0, batch_sizes, reverse) for side in sides]
+            grad_u = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if wanted & Wanted.BIASES:
+            grad_b = _rows(grad_pre).sum(0)
+            grad_d = torch.cat([_rows(side).sum(0) for side in sides])
+        if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
+            before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
+            grad_r = _rows(grad_aux).t() @ _rows(before)
     return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)
 
 

@@ -166,7 +166,7 @@ def recurrence_backward(
                     (d * tc + e_o) * o * (1 - o),
                 ],
                 -1,
-            )
+            ).to(o.dtype)  # 16-bit layers keep c and its gradient in float32
             recurrent = side
             dc = _with_rows(dc, d_c * f)
         elif kind == Cell.GRU:

@@ -12,6 +12,7 @@ from .mutant import Mutant, Stale, with_switches
 from .python_gradients import PYTHON_GRADIENTS
 from .python_images import PYTHON_IMAGES
 from .python_recurrences import PYTHON_RECURRENCES
+from .python_routes import PYTHON_ROUTES
 from .python_streams import PYTHON_STREAMS
 from .python_swap import PYTHON_SWAP
 from .tree import ROOT
@@ -21,6 +22,7 @@ MUTANTS = [
     *PYTHON_IMAGES,
     *PYTHON_RECURRENCES,
     *PYTHON_STREAMS,
+    *PYTHON_ROUTES,
     *PYTHON_SWAP,
     *KERNELS_IMAGES,
     *KERNELS_RECURRENCES,

@@ -4,6 +4,7 @@ from .mutant import Mutant
 
 OPTIONS = "fastseq/functional/options.py"
 FUNCTIONAL = "fastseq/functional/stack.py"
+PREPARE = "fastseq/functional/prepare.py"
 
 PYTHON_RECURRENCES = [
     # ---- options
@@ -119,7 +120,7 @@ PYTHON_RECURRENCES = [
     ),
     Mutant(
         name="autocast takes float64 as well",
-        file=FUNCTIONAL,
+        file=PREPARE,
         old=" and t.dtype != torch.float64",
         new="",
         tests=("test_drop_in_calls.py::test_autocast_leaves_float64_alone",),
@@ -140,7 +141,7 @@ PYTHON_RECURRENCES = [
     ),
     Mutant(
         name="states on another device are taken",
-        file=FUNCTIONAL,
+        file=PREPARE,
         old="t.dtype is not dtype or t.device != device",
         new="t.dtype is not dtype",
         tests=("test_drop_in_calls.py::test_cells_look_at_devices",),

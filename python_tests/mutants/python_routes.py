@@ -1,0 +1,151 @@
+"""Mutants of the routes on a GPU: the choice, the road through torch's call, the precision."""
+
+from .mutant import Mutant
+
+CUDNN = "fastseq/autograd/cudnn.py"
+ROUTE = "fastseq/functional/cuda_route.py"
+STACK = "fastseq/functional/cuda_stack.py"
+PRECISION = "fastseq/ops/precision.py"
+TESTS = "test_cuda_routes.py"
+PLANNER = "test_cuda_planner.py"
+
+PYTHON_ROUTES = [
+    # ---- the choice
+    Mutant(
+        name="cuDNN's slow kernel is feared for tanh RNNs, too",
+        file=ROUTE,
+        old="return gated and small and persists",
+        new="return small and persists",
+        tests=(f"{PLANNER}::test_rules",),
+    ),
+    Mutant(
+        name="a forced route does what it cannot",
+        file=ROUTE,
+        old="if (why := _first(wanted.cannot, facts)) is None:",
+        new="if (why := _first((), facts)) is None:",
+        tests=(f"{PLANNER}::test_a_route_is_forced_where_it_can_be",),
+    ),
+    Mutant(
+        name="a forced route stays forced",
+        file=ROUTE,
+        old="        _forced.reset(token)",
+        new="        pass",
+        tests=(f"{PLANNER}::test_force_is_undone_and_stays_in_its_thread",),
+    ),
+    Mutant(
+        name="modes of dispatch do not see our ops",
+        file=STACK,
+        old=" or torch._C._len_torch_dispatch_stack() > 0",
+        new="",
+        tests=(f"{TESTS}::test_what_others_follow_goes_by_our_ops",),
+    ),
+    Mutant(
+        name="states that do not fit go to cuDNN",
+        file=STACK,
+        old="if not fit or cuda_route",
+        new="if cuda_route",
+        tests=(f"{TESTS}::test_mistakes_get_our_words",),
+    ),
+    Mutant(
+        name="the dtypes of a call by cuDNN are not checked",
+        file=STACK,
+        old="        check(input, states, params)",
+        new="        pass",
+        tests=(f"{TESTS}::test_mistakes_get_our_words",),
+    ),
+    Mutant(
+        name="dropout in evaluation mode",
+        file=STACK,
+        old="dropout if train else 0.0",
+        new="dropout",
+        tests=(f"{TESTS}::test_gradients_in_evaluation_mode",),
+    ),
+    # ---- torch's call
+    Mutant(
+        name="cuDNN is asked for gradients that it has not kept",
+        file=CUDNN,
+        old="training = differentiated or drops",
+        new="training = drops",
+        tests=(f"{TESTS}::test_gradients_in_evaluation_mode",),
+    ),
+    Mutant(
+        name="cuDNN keeps for a backward that never comes",
+        file=CUDNN,
+        old="training = differentiated or drops",
+        new="training = True",
+        tests=(f"{TESTS}::test_training_mode_is_asked_for_where_it_is_needed",),
+    ),
+    Mutant(
+        name="a second derivative is asked of cuDNN",
+        file=CUDNN,
+        old="torch.is_grad_enabled() or _batched(grads)",
+        new="_batched(grads)",
+        tests=(f"{TESTS}::test_third_derivative",),
+    ),
+    Mutant(
+        name="batched gradients are asked of cuDNN",
+        file=CUDNN,
+        old="torch.is_grad_enabled() or _batched(grads)",
+        new="torch.is_grad_enabled()",
+        tests=(f"{TESTS}::test_batched_gradients",),
+    ),
+    Mutant(
+        name="a weight within the input counts twice",
+        file=CUDNN,
+        old="t.view_as(t) if needed else t",
+        new="t",
+        tests=(f"{TESTS}::test_a_weight_that_the_input_is_made_of",),
+    ),
+    Mutant(
+        name="a mask is drawn anew for the second derivative",
+        file=CUDNN,
+        old="if not differentiated or drops:",
+        new="if not differentiated:",
+        tests=(f"{TESTS}::test_second_derivative_under_dropout_is_refused_by_torch",),
+    ),
+    # ---- the weights
+    Mutant(
+        name="any buffer of weights is taken for cuDNN's",
+        file=CUDNN,
+        old="if weight.data_ptr() - start != offset or not weight.is_contiguous():",
+        new="if False:",
+        tests=(f"{TESTS}::test_layout_of_another_stack_is_not_taken_for_ours",),
+    ),
+    Mutant(
+        name="gathering weights moves the caller's",
+        file=CUDNN,
+        old="made = tuple(_upon(w.contiguous()) for w in weights)",
+        new="made = tuple(weights)",
+        tests=(f"{TESTS}::test_computed_weights_are_gathered",),
+    ),
+    Mutant(
+        name="a copy of a module leaves its weights scattered",
+        file="fastseq/nn/recurrent.py",
+        old="        super().__setstate__(state)  # type: ignore[no-untyped-call]\n"
+        "        self.flatten_parameters()",
+        new="        super().__setstate__(state)",
+        tests=(f"{TESTS}::test_weights_lie_together_and_stay_what_they_are",),
+    ),
+    # ---- the precision of products
+    Mutant(
+        name="cells multiply in TF32",
+        file=PRECISION,
+        old="or cell or",
+        new="or",
+        tests=("test_precision.py::test_nothing_is_turned_for_others",),
+    ),
+    Mutant(
+        name="the first thread to leave turns the switch back",
+        file=PRECISION,
+        old="            self.users -= 1\n            if not self.users:",
+        new="            self.users -= 1\n            if True:",
+        tests=("test_precision.py::test_the_last_of_several_threads_turns_it_back",),
+    ),
+    Mutant(
+        name="an inherited precision becomes its own",
+        file=PRECISION,
+        old='"none" if before == _get("cuda", "all") else before',
+        new="before",
+        tests=("test_precision.py::test_what_was_inherited_is_inherited_again",),
+    ),
+]
