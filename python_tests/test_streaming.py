@@ -168,6 +168,8 @@ def test_mistakes() -> None:
         lstm.step(numbers(B, I), states(fastseq.LSTM(I, H + 1), B))
     with pytest.raises(RuntimeError, match="call eval"):
         fastseq.GRU(I, H, zoneout=0.1).step(numbers(B, I))
+    with pytest.raises(RuntimeError, match="call eval"):
+        fastseq.GRU(I, H, 2, dropout=0.1).step(numbers(B, I))
     with torch.no_grad():
         _, state = lstm.step(numbers(B, I))
         before = state.hx()

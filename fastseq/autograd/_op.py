@@ -177,12 +177,12 @@ def in_place(name: str) -> None:
             )
         with below_autograd():
             made = op(*args)
-        overwritten(*(args[i] for i in written))
+        overwritten([args[i] for i in written if args[i] is not None])
         return made
 
     _LIBRARY.impl(name, kernel, "Autograd")
 
 
-def overwritten(*tensors: Tensor | None) -> None:
+def overwritten(tensors: list[Tensor]) -> None:
     """Tell autograd that tensors have changed, which only its own operators do by themselves."""
-    torch._C._increment_version([t for t in tensors if t is not None])
+    torch._C._increment_version(tensors)

@@ -12,7 +12,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastseq import autograd, reference
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WIDE = (torch.float32, torch.float64)
+DTYPES = (*_WIDE, torch.bfloat16, torch.float16)
 Number = float | Tensor  # a tensor may want a gradient
 
 
@@ -29,7 +30,7 @@ def widened(input: Tensor) -> Tensor:
     It does not touch LRN itself but one of its steps: on CUDA ``pow``, on the CPU ``avg_pool3d``,
     which takes part from four dimensions on. Both turn 16-bit types to float32 and nothing else.
     """
-    if input.dtype in DTYPES[:2] or not input.is_floating_point():
+    if input.dtype in _WIDE or not input.is_floating_point():
         return input
     kind = input.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
@@ -81,25 +82,30 @@ def local_response_norm(
             "local_response_norm with within_channel=True takes an input of shape (N, C, H, W), "
             f"and this one has {input.dim()} dimensions: {tuple(input.shape)}."
         )
-    plain = type(alpha) is type(beta) is type(k) is float  # as almost always, and quickly asked
+    plain = type(size) is int and type(alpha) is type(beta) is type(k) is float  # almost always
     learnt = not plain and any(isinstance(number, Tensor) for number in (alpha, beta, k))
     if learnt and within_channel:
         return _within_channel(input, size, alpha, beta, k)
-    fits = whole(size) and size >= 1 and input.dtype in DTYPES
+    fits = (plain or whole(size)) and size >= 1 and input.dtype in DTYPES
     if learnt or input.dim() < 3 or not (fits or within_channel):
         # Not ours, or a mistake: torch.nn computes it, or says what is wrong in its own words.
         return native.local_response_norm(input, size, alpha, beta, k)  # type: ignore[arg-type]
     if torch._C._get_tracing_state() is None and input.numel() == 0:
         return input
-    y: Tensor = autograd.local_response_norm(
-        widened(input), int(size), float(alpha), float(beta), float(k), within_channel
-    )
+    x = input if input.dtype in _WIDE else widened(input)
+    y: Tensor
+    if plain:
+        y = autograd.local_response_norm(x, size, alpha, beta, k, within_channel)
+    else:
+        y = autograd.local_response_norm(
+            x, int(size), float(alpha), float(beta), float(k), within_channel
+        )
     return y
 
 
 def _within_channel(input: Tensor, size: int, alpha: Number, beta: Number, k: Number) -> Tensor:
     """The formula, where a number of it is a tensor; in float32 for the 16-bit types."""
-    narrow = input.dtype in DTYPES[2:]
+    narrow = input.dtype in DTYPES and input.dtype not in _WIDE
     x = input.float() if narrow else input
     y = reference.local_response_norm(x, size, alpha, beta, k, True)
     return y.to(widened(input).dtype) if narrow else y

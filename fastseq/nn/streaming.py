@@ -120,7 +120,7 @@ def advance(module: Steppable, input: Tensor, state: StreamState) -> tuple[Tenso
         raise ValueError(
             f"step() began with input of {1 + state.batched} dimensions, got {tuple(input.shape)}"
         )
-    if module.training and _random(module):
+    if module.training and _draws(module):
         raise RuntimeError(
             "step() cannot draw masks that belong to a whole sequence; call eval() first"
         )
@@ -145,9 +145,13 @@ def _call(module: Steppable, x: Tensor, state: StreamState) -> tuple[Tensor, _St
     return y.squeeze(time), after if isinstance(after, tuple) else (after,)
 
 
-def _random(module: Steppable) -> bool:
-    masks = module.recurrent_dropout, module.weight_dropout, *module.zoneout
-    return any(masks) or (module.dropout > 0 and module.num_layers > 1)
+def _draws(module: Steppable) -> bool:
+    """Whether a call in training draws masks."""
+    if module.dropout > 0 and module.num_layers > 1:
+        return True
+    if module._plain:
+        return False
+    return any((module.recurrent_dropout, module.weight_dropout, *module.zoneout))
 
 
 def _hooked(module: Steppable) -> bool:
@@ -180,5 +184,5 @@ def _in_place(module: Steppable, x: Tensor, state: StreamState) -> bool:
                 raise
             x = h
     # A graph that saved what a step returned must notice that it is gone.
-    overwritten(*(t for pair in state.layers for t in pair))
+    overwritten([t for pair in state.layers for t in pair if t is not None])
     return True
