@@ -17,6 +17,7 @@ nox.options.sessions = ["lint", "types", "quick"]
 EXTRAS: dict[str, list[str]] = nox.project.load_toml("pyproject.toml")["project"][
     "optional-dependencies"
 ]
+PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 CLANG_FORMATTED = ("*.cpp", "*.h", "*.cu", "*.cuh")
 
 
@@ -48,14 +49,13 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Every test; ``-- -m "not packaging"`` leaves out the minutes-long part."""
-    parallel = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-    session.run("pytest", *parallel, *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def quick(session: nox.Session) -> None:
     """About a minute of tests: every layer once, the images, swap, streams."""
-    session.run("pytest", "-q", "@python_tests/quick.txt", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, "@python_tests/quick.txt", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -67,7 +67,7 @@ def mutants(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, into site/, with no warnings; ``-- serve`` shows it while you write."""
-    session.install(*pinned("docs"))
+    session.install(*pinned("docs"), *pinned("test", "ruff"))  # ruff breaks long signatures
     session.run("mkdocs", *(session.posargs or ("build", "--strict")))
 
 
