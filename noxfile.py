@@ -64,6 +64,12 @@ def mutants(session: nox.Session) -> None:
     session.run("python", "-m", "python_tests.mutants", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def sanitize(session: nox.Session) -> None:
+    """The op tests on kernels with AddressSanitizer and UBSan; ``-- FILE``: those tests alone."""
+    session.run("python", "-m", "python_tests.sanitize", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, into site/, with no warnings; ``-- serve`` shows it while you write."""

@@ -216,4 +216,4 @@ def test_out_of_memory_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(fastseq.autograd.layer, "op", full)
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError, match=r"allocate 2\.00 GiB"):
-        fastseq.LSTM(I, H)(numbers(T, B, I))
+        fastseq.LSTM(I, H, 2)(numbers(T, B, I))

@@ -80,11 +80,11 @@ def test_packed_rows_are_no_single_step() -> None:
 
 
 def test_what_was_inherited_is_inherited_again() -> None:
-    torch.backends.fp32_precision = "ieee"
+    to("all", "ieee", "generic")
     assert of("matmul") == "ieee"
     with rnn_precision(X):
         assert of("matmul") == "tf32"
-    torch.backends.fp32_precision = "tf32"
+    to("all", "tf32", "generic")
     assert of("matmul") == "tf32"
 
 

@@ -69,7 +69,7 @@ class Tree:
         for path in (*package.glob("_C*.so"), package / LIBRARY):
             write(folder / "fastseq" / path.relative_to(package), path.read_bytes())
 
-    def build(self, jobs: int) -> None:
+    def build(self, jobs: int, flags: str = "-O1") -> None:
         """Compile the kernels, for no instruction set in particular, and use them."""
         import pybind11
         import torch
@@ -77,8 +77,8 @@ class Tree:
         build = self.folder / "cmake"
         configure = [
             "cmake", "-S", str(self.folder), "-B", str(build), "-G", "Ninja",
-            "-DCMAKE_BUILD_TYPE=Mutants", "-DCMAKE_CXX_FLAGS=-O1", "-DFASTSEQ_BASELINE_ONLY=ON",
-            "-DFASTSEQ_BASELINE_COPIES=ON",
+            "-DCMAKE_BUILD_TYPE=Mutants", f"-DCMAKE_CXX_FLAGS={flags}",
+            "-DFASTSEQ_BASELINE_ONLY=ON", "-DFASTSEQ_BASELINE_COPIES=ON",
             f"-DFASTSEQ_TORCH_INCLUDE={Path(torch.__file__).parent / 'include'}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         ]  # fmt: skip
