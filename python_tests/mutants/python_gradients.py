@@ -44,7 +44,7 @@ PYTHON_GRADIENTS = [
         file=GATE,
         old="        function.setup_context(ctx, args, made)\n        return made",
         new="        return made",
-        tests=("test_lrn.py::test_module_is_a_drop_in",),
+        tests=("test_lrn.py::test_derivatives",),
     ),
     Mutant(
         name="gate: torch.jit.trace sees none of the ops",
