@@ -7,6 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -39,6 +40,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[None]:
+    """Benchmarks import their neighbours by bare names, as scripts do."""
+    from benchmark_scripts import BENCHMARKS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield
+
+
+@pytest.fixture
+def rows(scripts: None) -> ModuleType:
+    """The benchmarks' module of that name."""
+    import rows
+
+    return rows
 
 
 @pytest.fixture
