@@ -49,7 +49,7 @@ def cudnn() -> Iterator[Calls]:
 @pytest.mark.parametrize(
     ("change", "route", "words"),
     [
-        ({}, CUDNN, "2 to 9 us a step"),
+        ({}, CUDNN, "launches its steps faster"),
         ({"packed": True}, CUDNN, ""),
         ({"projected": True}, CUDNN, ""),
         ({"layers": 3, "directions": 2}, CUDNN, ""),
@@ -150,7 +150,7 @@ def test_explain(kind: str, cudnn: Calls) -> None:
     module = getattr(fastseq, kind)(3, 4)
     x = numbers(5, 2, 3)
     said = fastseq.explain(module, x)
-    assert "T=5, B=2, H=4: cuDNN, the whole stack in one call, because it takes" in said
+    assert "T=5, B=2, H=4: cuDNN, the whole stack in one call, because it launches" in said
     assert "cuDNN" in fastseq.explain(module, packed([5, 3], 3))
     with fastseq.cuda_rnn("step"):
         said = fastseq.explain(module, x)

@@ -129,7 +129,7 @@ ROUTES: Mapping[str, Route] = {
             Rule(_slow_small_h, "cuDNN's kernel for few units is slow at this H and B (estimate)"),
             Rule(lambda f: f.steps == 1, "of a single step there is no loop to make (estimate)"),
         ),
-        chosen="it takes 2 to 9 us a step, and to launch ours takes 12 (estimates)",
+        chosen="it launches its steps faster than we do ours (an estimate)",
     ),
     STEP: Route(cannot=(), slow=(), chosen="no other route is faster"),
 }
