@@ -26,6 +26,7 @@ from pathlib import Path
 
 import setuptools
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -194,8 +195,19 @@ def cuda_build(torch_cuda: str | None) -> CudaBuild:
     )
 
 
+class PlatformWheel(bdist_wheel):
+    """A wheel for every Python: its libraries are torch's extensions, not Python's."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 class CMakeBuild(build_ext):
     """Drive CMakeLists.txt and put what it installs into the package."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """A library of ops: no Python is in its name, for none is in it."""
+        return f"{Path(*fullname.split('.'))}.so"
 
     def build_extension(self, ext: Extension) -> None:
         folder = find_torch()
@@ -208,7 +220,7 @@ class CMakeBuild(build_ext):
             )
         facts = version_facts(folder)
         self.check_tools()
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parents[1]
         work = Path(self.build_temp).resolve() / "cmake"
         configure = [
             "cmake",
@@ -216,8 +228,6 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DCMAKE_INSTALL_PREFIX={target}",
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={self.pybind11_folder()}",
             f"-DFASTSEQ_VERSION={self.distribution.get_version()}",
             f"-DFASTSEQ_TORCH_INCLUDE={folder / 'include'}",
             f"-DFASTSEQ_TORCH_VERSION={facts['__version__']}",
@@ -239,21 +249,10 @@ class CMakeBuild(build_ext):
         print(f"fastseq: CUDA kernels {built}{f' ({cuda.note})' if cuda.note else ''}", flush=True)
 
     def copy_extensions_to_source(self) -> None:
-        """For 'pip install -e .': take the op libraries along, not the extension module alone."""
-        super().copy_extensions_to_source()
-        built = Path(self.build_lib) / "fastseq" / "lib"
-        shutil.copytree(built, ROOT / "fastseq" / "lib", dirs_exist_ok=True)
-
-    @staticmethod
-    def pybind11_folder() -> str:
-        try:
-            import pybind11
-        except ImportError:
-            raise Stop(
-                "building needs pybind11. With --no-build-isolation, run "
-                "'pip install cmake ninja pybind11 \"setuptools>=77\"' first."
-            ) from None
-        return pybind11.get_cmake_dir()
+        """For 'pip install -e .': all that was built, and nothing of an earlier build."""
+        here = ROOT / "fastseq" / "lib"
+        shutil.rmtree(here, ignore_errors=True)
+        shutil.copytree(Path(self.build_lib) / "fastseq" / "lib", here)
 
     @staticmethod
     def check_tools() -> None:
@@ -268,7 +267,7 @@ class CMakeBuild(build_ext):
             if not shutil.which(tool):
                 raise Stop(
                     f"building needs {tool}. With --no-build-isolation, run "
-                    "'pip install cmake ninja pybind11 \"setuptools>=77\"' first."
+                    "'pip install cmake ninja \"setuptools>=77\"' first."
                 )
 
     @staticmethod
@@ -291,11 +290,11 @@ class CMakeBuild(build_ext):
 if int(setuptools.__version__.split(".")[0]) < 77:
     raise Stop(
         f"building needs setuptools 77 or newer, and this is {setuptools.__version__}. Leave out "
-        "--no-build-isolation, or run 'pip install \"setuptools>=77\" cmake ninja pybind11' first."
+        "--no-build-isolation, or run 'pip install \"setuptools>=77\" cmake ninja' first."
     )
 
 setup(
-    ext_modules=[Extension("fastseq._C", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    ext_modules=[Extension("fastseq.lib.libfastseq_cpu", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
     setup_requires=build_requirements(),
 )

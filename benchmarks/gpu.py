@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --minutes 4 --no-build
     python benchmarks/gpu.py --device cpu          # a rehearsal in seconds: tiny sizes, no build
 
-It needs torch, nvcc, cmake, ninja, pybind11, pytest, typer and matplotlib, and no network. A
+It needs torch, nvcc, cmake, ninja, pytest, typer and matplotlib, and no network. A
 section that its time does not suffice for stops, and what was left out is listed; the table comes
 last. Nothing changes the device's clocks.
 """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from fastseq import _native
+from fastseq._build import CPU_LIBRARY, CUDA_LIBRARY, build_info
+
 OLDEST_TORCH = (2, 11)
-LIBRARIES = Path(__file__).parent / "lib"
-CPU_LIBRARY = LIBRARIES / "libfastseq_cpu.so"
-CUDA_LIBRARY = LIBRARIES / "libfastseq_cuda.so"
 
 
 def _check_torch() -> None:
@@ -24,32 +24,17 @@ def _check_torch() -> None:
         )
 
 
-try:
-    _check_torch()
-    from fastseq import _C
-except ImportError as error:
-    if "fastseq needs torch" in str(error):
-        raise
-    raise ImportError(
-        f"fastseq's compiled module fastseq._C could not be loaded ({error}). "
-        f"It is looked for in {Path(__file__).parent}. If that is a source checkout, Python found "
-        "it before the installed package: start from another folder, or run 'pip install -e .' "
-        "there. Otherwise reinstall with 'pip install --force-reinstall --no-deps fastseq'; each "
-        "Python version needs its own build."
-    ) from error
-
-
 def _check_capability() -> None:
     name = os.environ.get("FASTSEQ_CPU_CAPABILITY")
-    if name and name not in _C.cpu_capabilities():
+    if name and name not in _native.cpu_capabilities():
         raise ImportError(
             f"FASTSEQ_CPU_CAPABILITY is {name!r}, and this build on this machine offers "
-            f"{', '.join(_C.cpu_capabilities())}. Unset the variable to use the fastest."
+            f"{', '.join(_native.cpu_capabilities())}. Unset the variable to use the fastest."
         )
 
 
 def _load(path: Path) -> None:
-    built = _C.build_info()
+    built = build_info()
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
@@ -94,7 +79,7 @@ def _load_cuda() -> str:
     """Load the CUDA kernels where torch has CUDA; the reason in words where they are not loaded."""
     if torch.version.cuda is None:
         return "not loaded: this torch has no CUDA"
-    built = _C.build_info()
+    built = build_info()
     if not CUDA_LIBRARY.exists():
         return f"not built: {built['cuda_note']}"
     _load(CUDA_LIBRARY)
@@ -103,6 +88,7 @@ def _load_cuda() -> str:
     return "loaded"
 
 
-_check_capability()
+_check_torch()
 _load(CPU_LIBRARY)
+_check_capability()
 cuda_status = _load_cuda()

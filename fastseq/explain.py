@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastseq import _C
+from fastseq import _native
 from fastseq.functional import cuda_route, cuda_stack
 from fastseq.functional.lrn import DTYPES
 from fastseq.functional.options import PLAIN
@@ -52,7 +52,7 @@ def _explain_images(name: str, input: Tensor) -> str:
     if input.dtype not in DTYPES:
         return f"{what}: torch.nn, because fastseq has no kernel for {input.dtype}."
     layout = "channels_last" if channels_last(input) else "channels first"
-    kernels = "CUDA kernels" if input.is_cuda else f"CPU kernels ({_C.cpu_capability()})"
+    kernels = "CUDA kernels" if input.is_cuda else f"CPU kernels ({_native.cpu_capability()})"
     form = torch.channels_last_3d if input.dim() == 5 else torch.channels_last
     dense = input.is_contiguous(
         memory_format=form if layout == "channels_last" else torch.contiguous_format
@@ -89,12 +89,12 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
             return f"{module.mode} {shape}: {how}, because of {beyond}."
         return f"{module.mode} {shape}: {_explain_route(module, input, sizes)}"
     threads = torch.get_num_threads()
-    plan = _C.plan_recurrence(
+    plan = _native.plan_recurrence(
         _CELLS[module.mode], steps, batch, module.input_size, module.hidden_size, state, threads
     )
-    why = _explain_plan(threads, plan["threads"], plan["batches"], plan["units"])
+    why = _explain_plan(threads, *plan)
     with_ = f", with {beyond}" if beyond else ""
-    return f"{module.mode} {shape}: CPU kernels ({_C.cpu_capability()}){with_}, {why}."
+    return f"{module.mode} {shape}: CPU kernels ({_native.cpu_capability()}){with_}, {why}."
 
 
 def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None) -> str:

@@ -6,16 +6,18 @@ import platform
 
 import torch
 
-from fastseq import _C, _library
+from fastseq import _library, _native
+from fastseq._build import CPU_LIBRARY, build_info
 from fastseq._version import __version__
 
 
 def info() -> dict[str, str]:
     """Versions, libraries loaded, CPU capability and CUDA architectures, for a bug report."""
-    built = _C.build_info()
+    built = build_info()
     architectures = built["cuda_architectures"].replace(" ", ", ")
     if architectures and built["cuda_note"]:
         architectures += f" ({built['cuda_note']})"
+    capabilities = ", ".join(_native.cpu_capabilities())
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "fastseq": __version__,
@@ -25,8 +27,8 @@ def info() -> dict[str, str]:
         "torch CUDA": torch.version.cuda or "none",
         "built against torch": built["torch"],
         "built with": built["compiler"] + (f", CUDA {built['cuda']}" if built["cuda"] else ""),
-        "CPU library": str(_library.CPU_LIBRARY),
-        "CPU capability": f"{_C.cpu_capability()} (available: {', '.join(_C.cpu_capabilities())})",
+        "CPU library": str(CPU_LIBRARY),
+        "CPU capability": f"{_native.cpu_capability()} (available: {capabilities})",
         "threads": str(torch.get_num_threads()),
         "CUDA kernels": _library.cuda_status,
         "CUDA architectures": architectures or "none",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastseq import _C
+from fastseq import _native
 
 HERE = Path(__file__).parent
 SUBSET = (
@@ -48,13 +48,13 @@ def python(*args: str, capability: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_baseline_is_always_there() -> None:
-    assert _C.cpu_capabilities()[0] == "baseline"
-    assert _C.cpu_capability() in _C.cpu_capabilities()
+    assert _native.cpu_capabilities()[0] == "baseline"
+    assert _native.cpu_capability() in _native.cpu_capabilities()
 
 
 # The last of the machine is what all other tests run; avx512_bf16 is avx512 but for one type.
-RECURRENCE = _C.cpu_capabilities()[:-1]
-IMAGES = [name for name in _C.cpu_capabilities() if name != "avx512_bf16"][:-1]
+RECURRENCE = _native.cpu_capabilities()[:-1]
+IMAGES = [name for name in _native.cpu_capabilities() if name != "avx512_bf16"][:-1]
 
 
 @pytest.mark.parametrize("capability", RECURRENCE)
@@ -115,7 +115,9 @@ torch.save(found, sys.argv[1])
 """
 
 
-@pytest.mark.skipif("avx512_bf16" not in _C.cpu_capabilities(), reason="the CPU has no vdpbf16ps")
+@pytest.mark.skipif(
+    "avx512_bf16" not in _native.cpu_capabilities(), reason="the CPU has no vdpbf16ps"
+)
 def test_pairs_of_bfloat16_agree_with_sums_of_products(tmp_path: Path) -> None:
     found = []
     for capability in ("avx512", "avx512_bf16"):
@@ -136,11 +138,11 @@ def test_pairs_of_bfloat16_agree_with_sums_of_products(tmp_path: Path) -> None:
         assert off < 2 * torch.finfo(torch.bfloat16).eps, (name, off)
 
 
-@pytest.mark.parametrize("capability", _C.cpu_capabilities())
+@pytest.mark.parametrize("capability", _native.cpu_capabilities())
 def test_capability_is_the_one_asked_for(capability: str) -> None:
     ran = python(
         "-c",
-        "import fastseq, torch; print(fastseq._C.cpu_capability());"
+        "import fastseq, torch; print(fastseq._native.cpu_capability());"
         "print(fastseq.explain(fastseq.LSTM(3, 4), torch.zeros(5, 2, 3)))",
         capability=capability,
     )
@@ -153,10 +155,10 @@ def test_unknown_capability() -> None:
     assert ran.returncode == 1
     last = ran.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: FASTSEQ_CPU_CAPABILITY is 'mmx'")
-    assert ", ".join(_C.cpu_capabilities()) in last
+    assert ", ".join(_native.cpu_capabilities()) in last
     assert "Unset the variable" in last
 
 
 def test_empty_capability_is_none() -> None:
-    ran = python("-c", "import fastseq; print(fastseq._C.cpu_capability())", capability="")
-    assert ran.stdout.strip() == _C.cpu_capabilities()[-1]
+    ran = python("-c", "import fastseq; print(fastseq._native.cpu_capability())", capability="")
+    assert ran.stdout.strip() == _native.cpu_capabilities()[-1]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import fastseq
-from fastseq import _C, _library
+from fastseq import _library, _native
+from fastseq._build import CPU_LIBRARY, CUDA_LIBRARY, LIBRARIES, build_info
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_info() -> None:
         "GPUs",
     ]
     assert all(isinstance(value, str) and value for value in info.values())
-    assert info["fastseq"] == fastseq.__version__ == _C.build_info()["version"]
+    assert info["fastseq"] == fastseq.__version__ == build_info()["version"]
     assert info["torch"] == torch.__version__
-    assert info["CPU capability"].startswith(_C.cpu_capability())
+    assert info["CPU capability"].startswith(_native.cpu_capability())
     assert Path(info["CPU library"]).is_file()
     assert info["threads"] == str(torch.get_num_threads())
     assert (info["GPUs"] == "none") == (torch.cuda.device_count() == 0)
@@ -57,9 +58,9 @@ def test_public_names() -> None:
 def test_explain_many_rows() -> None:
     said = fastseq.explain(fastseq.LSTM(8, 128), torch.zeros(30, 64, 8))
     assert said.startswith("LSTM T=30, B=64, H=128: CPU kernels")
-    assert f"({_C.cpu_capability()})" in said
-    plan = _C.plan_recurrence(0, 30, 64, 8, 128, 128, 2)
-    assert plan == {"threads": 2, "batches": 2, "units": 1}
+    assert f"({_native.cpu_capability()})" in said
+    plan = _native.plan_recurrence(0, 30, 64, 8, 128, 128, 2)
+    assert plan == (2, 2, 1)
     assert "2 slices of the batch, each with its own time loop" in said
 
 
@@ -96,20 +97,20 @@ def test_explain_knows_only_its_own(module: nn.Module) -> None:
 
 
 def test_planner() -> None:
-    one = {"threads": 1, "batches": 1, "units": 1}
-    assert _C.plan_recurrence(0, 30, 64, 8, 128, 128, 1) == one
-    assert _C.plan_recurrence(0, 1, 1, 128, 32, 32, 8) == one  # too little work
+    one = (1, 1, 1)
+    assert _native.plan_recurrence(0, 30, 64, 8, 128, 128, 1) == one
+    assert _native.plan_recurrence(0, 1, 1, 128, 32, 32, 8) == one  # too little work
     for threads in (2, 4, 16):
-        many = _C.plan_recurrence(0, 30, 64, 8, 128, 128, threads)
-        assert many == {"threads": threads, "batches": threads, "units": 1}
-        single = _C.plan_recurrence(0, 128, 1, 256, 1024, 1024, threads)
-        assert single == {"threads": threads, "batches": 1, "units": threads}
-    grid = _C.plan_recurrence(0, 128, 16, 512, 512, 512, 16)
-    assert grid["batches"] > 1
-    assert grid["units"] > 1
-    assert grid["batches"] * grid["units"] <= 16
+        many = _native.plan_recurrence(0, 30, 64, 8, 128, 128, threads)
+        assert many == (threads, threads, 1)
+        single = _native.plan_recurrence(0, 128, 1, 256, 1024, 1024, threads)
+        assert single == (threads, 1, threads)
+    grid = _native.plan_recurrence(0, 128, 16, 512, 512, 512, 16)
+    assert grid.batches > 1
+    assert grid.units > 1
+    assert grid.batches * grid.units <= 16
     with pytest.raises(ValueError, match="cell should be 0, 1, 2 or 3"):
-        _C.plan_recurrence(4, 30, 64, 8, 128, 128, 1)
+        _native.plan_recurrence(4, 30, 64, 8, 128, 128, 1)
 
 
 def said_at_import(preparation: str) -> str:
@@ -134,10 +135,20 @@ def test_old_torch() -> None:
     )
 
 
-def test_missing_compiled_module() -> None:
-    said = said_at_import("import sys; sys.modules['fastseq._C'] = None")
-    assert said.startswith("ImportError: fastseq's compiled module fastseq._C could not be loaded")
-    assert f"It is looked for in {Path(fastseq.__file__).parent}" in said
+NOT_BUILT = """
+import pathlib
+read = pathlib.Path.read_text
+def not_there(self, *rest, **more):
+    if self.name == 'build.json':
+        raise FileNotFoundError(self)
+    return read(self, *rest, **more)
+pathlib.Path.read_text = not_there
+"""
+
+
+def test_a_checkout_in_which_nothing_was_built() -> None:
+    said = said_at_import(NOT_BUILT)
+    assert said.startswith(f"ImportError: fastseq's compiled libraries are not in {LIBRARIES}. If")
     assert "pip install -e ." in said
 
 
@@ -154,9 +165,9 @@ torch.ops.load_library = refuse
 
 def test_library_that_does_not_load() -> None:
     said = said_at_import(REFUSE)
-    assert said.startswith(f"ImportError: fastseq could not load {_library.CPU_LIBRARY}")
+    assert said.startswith(f"ImportError: fastseq could not load {CPU_LIBRARY}")
     assert "undefined symbol: torch_made_up" in said
-    assert f"It was built for torch {_C.build_info()['torch']}" in said
+    assert f"It was built for torch {build_info()['torch']}" in said
     assert f"and found torch {torch.__version__}" in said
 
 
@@ -169,7 +180,7 @@ torch.ops.load_library = lambda path: load(path.replace('libfastseq_cpu', 'libfa
 
 def test_library_that_is_missing() -> None:
     said = said_at_import(MISSING)
-    assert said.startswith(f"ImportError: fastseq could not load {_library.CPU_LIBRARY}")
+    assert said.startswith(f"ImportError: fastseq could not load {CPU_LIBRARY}")
     assert "cannot open shared object file" in said
     assert "--force-reinstall" in said
 
@@ -193,9 +204,7 @@ def test_too_large_an_output_is_torchs_error() -> None:
         assert str(raised.value) == str(native.value)
 
 
-@pytest.mark.parametrize(
-    "library", [_library.CPU_LIBRARY, _library.CUDA_LIBRARY, Path(_C.__file__)]
-)
+@pytest.mark.parametrize("library", [CPU_LIBRARY, CUDA_LIBRARY])
 def test_no_path_of_the_machine_that_built_it_is_in_a_library(library: Path) -> None:
     """Torch's headers put the name of their file into errors of their own."""
     if not library.exists():
@@ -239,7 +248,7 @@ assert not torch.cuda.is_initialized()
 """
 
 
-@pytest.mark.skipif(not _library.CUDA_LIBRARY.exists(), reason="built without CUDA kernels")
+@pytest.mark.skipif(not CUDA_LIBRARY.exists(), reason="built without CUDA kernels")
 @pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
 def test_an_old_driver_is_warned_of_at_import() -> None:
     ran = subprocess.run(

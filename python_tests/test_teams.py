@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import fastseq
-from fastseq import _C, ops
+from fastseq import _native, ops
 from fastseq.ops import Cell
 
 COUNTS = (1, 2, 3, 4, 8)
@@ -78,8 +78,8 @@ def test_shapes_are_split_as_they_are_named(
     shape: dict[str, Any], batches: int, units: int
 ) -> None:
     sizes = (shape[n] for n in ("steps", "batch", "width", "hidden", "hidden"))
-    plan = _C.plan_recurrence(int(Cell.LSTM), *sizes, 4)
-    assert (plan["threads"], plan["batches"], plan["units"]) == (4, batches, units)
+    plan = _native.plan_recurrence(int(Cell.LSTM), *sizes, 4)
+    assert plan == (4, batches, units)
 
 
 @each_case
@@ -112,8 +112,8 @@ def test_rows_of_every_length(
 ) -> None:
     """More rows than a tile's block, of 1 to 20 steps, in any order, by batch and by units."""
     hidden, threads = 131, 32
-    batches = _C.plan_recurrence(int(Cell.RNN_TANH), 20, batch, 9, hidden, hidden, threads)
-    assert batches["units"] > 1
+    batches = _native.plan_recurrence(int(Cell.RNN_TANH), 20, batch, 9, hidden, hidden, threads)
+    assert batches.units > 1
     ours, native = twins(kind, 9, hidden, bidirectional=bidirectional, **options)
     x = packed([1 + 7 * i % 20 for i in range(batch)], 9)
     hx = states(native, batch)

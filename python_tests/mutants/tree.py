@@ -66,12 +66,11 @@ class Tree:
                 if path.is_file() and path.relative_to(folder) not in content:
                     path.unlink()
         package = installed()
-        for path in (*package.glob("_C*.so"), package / LIBRARY):
+        for path in (package / LIBRARY, package / LIBRARY.with_name("build.json")):
             write(folder / "fastseq" / path.relative_to(package), path.read_bytes())
 
     def build(self, jobs: int, flags: str = "-O1") -> None:
         """Compile the kernels, for no instruction set in particular, and use them."""
-        import pybind11
         import torch
 
         build = self.folder / "cmake"
@@ -80,7 +79,6 @@ class Tree:
             "-DCMAKE_BUILD_TYPE=Mutants", f"-DCMAKE_CXX_FLAGS={flags}",
             "-DFASTSEQ_BASELINE_ONLY=ON", "-DFASTSEQ_BASELINE_COPIES=ON",
             f"-DFASTSEQ_TORCH_INCLUDE={Path(torch.__file__).parent / 'include'}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         ]  # fmt: skip
         compile_ = ["cmake", "--build", str(build), "--target", "fastseq_cpu", "-j", str(jobs)]
         compile_ += ["--", "-k", "0"]  # every mutant that does not compile, not the first alone

@@ -1,0 +1,84 @@
+"""What the CPU library tells beside its ops: the machine's instruction sets, and the planner.
+
+Plain C functions (``csrc/facts.cpp``), called by ctypes: no tensor crosses, and one build serves
+every version of Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import NamedTuple
+
+from fastseq._build import CPU_LIBRARY
+
+
+class RecurrencePlan(NamedTuple):
+    """How the CPU kernels split a recurrence.
+
+    Attributes:
+        threads: in use.
+        batches: slices of the batch, each with a time loop of its own.
+        units: slices of the hidden units, which meet after every step.
+    """
+
+    threads: int
+    batches: int
+    units: int
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(CPU_LIBRARY))
+    library.fastseq_capability_name.restype = ctypes.c_char_p
+    library.fastseq_plan_recurrence.argtypes = [
+        ctypes.c_int,
+        *([ctypes.c_int64] * 6),
+        ctypes.POINTER(ctypes.c_int64),
+    ]
+    library.fastseq_plan_recurrence.restype = None
+    return library
+
+
+def _name(i: int) -> str | None:
+    name: bytes | None = _library().fastseq_capability_name(i)
+    return None if name is None else name.decode()
+
+
+def cpu_capabilities() -> list[str]:
+    """Instruction sets that this build contains and this machine has, slowest first."""
+    names: list[str] = []
+    i = 0
+    while (name := _name(i)) is not None:
+        if _library().fastseq_capability_available(i):
+            names.append(name)
+        i += 1
+    return names
+
+
+def cpu_capability() -> str:
+    """The instruction set whose kernels run."""
+    name = _name(_library().fastseq_capability())
+    assert name is not None
+    return name
+
+
+def plan_recurrence(
+    cell: int, steps: int, batch: int, input: int, hidden: int, state: int, threads: int
+) -> RecurrencePlan:
+    """How a recurrence of this shape is split over CPU threads.
+
+    Args:
+        cell: a code of ``fastseq.ops.Cell``.
+        steps: T.
+        batch: B.
+        input: I.
+        hidden: H.
+        state: R, which is H without a projection.
+        threads: those allowed.
+    """
+    if not 0 <= cell <= 3:
+        raise ValueError(f"cell should be 0, 1, 2 or 3, got {cell}")
+    made = (ctypes.c_int64 * 3)()
+    _library().fastseq_plan_recurrence(cell, steps, batch, input, hidden, state, threads, made)
+    return RecurrencePlan(*made)
