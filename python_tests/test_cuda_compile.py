@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseq._library import CUDA_LIBRARY
+from fastseq._build import CUDA_LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Path(__file__).with_name("cuda_limits.json")

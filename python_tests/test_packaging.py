@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import setuptools
 import torch
 
 import fastseq
-from fastseq._library import CPU_LIBRARY, CUDA_LIBRARY
+from fastseq._build import CPU_LIBRARY, CUDA_LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = "2.11.0"
@@ -131,6 +132,7 @@ def wheel(work: Path, sdist: Path) -> Path:
 
 @pytest.mark.packaging
 def test_sdist_to_wheel_to_fresh_environment(work: Path, wheel: Path) -> None:
+    assert re.fullmatch(r"fastseq-[\d.]+-py3-none-linux_\w+\.whl", wheel.name)  # for any Python
     environment = Environment(work / "fresh", borrow_torch=True)
     environment.pip("--no-deps", wheel)
     assert (environment.site / "fastseq" / "py.typed").exists()
@@ -186,6 +188,30 @@ def test_the_oldest_torch_has_all_that_a_library_asks_for(
         re.findall(r"\b(?:aoti_)?torch_\w+(?=\()", "".join(h.read_text() for h in headers))
     )
     assert asked - offered == set()
+
+
+@pytest.mark.parametrize("library", [CPU_LIBRARY, CUDA_LIBRARY], ids=["cpu", "cuda"])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the symbols of x86-64")
+def test_a_library_asks_for_no_newer_c_library_than_torch_does(library: Path) -> None:
+    """Wherever it was built, it runs on manylinux_2_28, as torch's wheels do."""
+    if not library.exists():
+        pytest.skip("this fastseq was built without CUDA kernels")
+    asked = succeed("objdump", "--dynamic-syms", library)
+    for name, most in {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}.items():
+        found = re.findall(rf"\b{name}_([\d.]+)", asked)
+        assert found, f"nothing of {name} in {library.name}"
+        assert max(tuple(map(int, version.split("."))) for version in found) <= most
+
+
+def test_a_library_shows_its_entries_and_nothing_else() -> None:
+    shown = succeed("nm", "--dynamic", "--defined-only", CPU_LIBRARY)
+    names = {line.split()[-1] for line in shown.splitlines()}
+    assert names == {
+        "fastseq_capability",
+        "fastseq_capability_available",
+        "fastseq_capability_name",
+        "fastseq_plan_recurrence",
+    }
 
 
 @pytest.mark.packaging
@@ -338,7 +364,7 @@ def test_cuda_kernels_are_built_for_the_gpus_that_are_there(choose: Chooser) -> 
     assert choose("9.0", torch_cuda=None)[1] == f"torch had no CUDA: {AGAIN} for a torch that has"
     assert choose("9.0", FASTSEQ_CUDA="0") == ("", f"FASTSEQ_CUDA was 0: {AGAIN}")
     no_nvcc = choose("9.0", CUDACXX="/nonexistent/nvcc")
-    assert no_nvcc == ("", f"no nvcc was found: {AGAIN} where the CUDA toolkit is installed")
+    assert no_nvcc == ("", f"no nvcc was found: {AGAIN} where there is one ({choose.setup.NVCC})")
 
 
 def test_all_cuda_architectures_are_those_that_nvcc_knows(choose: Chooser) -> None:
@@ -348,6 +374,28 @@ def test_all_cuda_architectures_are_those_that_nvcc_knows(choose: Chooser) -> No
         "75-real;80-real;90-real;90-virtual",
         "not 100, 120, which need a newer CUDA toolkit",
     )
+
+
+def test_the_nvcc_that_pip_brings(
+    choose: Chooser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside torch, with its libraries in lib; but one that is named or on PATH goes first."""
+    home = tmp_path / "site/nvidia/cu13"
+    for name in ("bin", "lib"):
+        (home / name).mkdir(parents=True)
+    nvcc = script(home / "bin/nvcc", "echo compute_90")
+    (home / "lib/libcudart_static.a").touch()
+    monkeypatch.setattr(choose.setup, "torch_folders", lambda: [tmp_path / "site/torch"])
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    if not Path("/usr/local/cuda/bin/nvcc").exists():
+        assert choose.setup.nvcc_path() == str(nvcc)
+    assert choose.setup.cuda_flags(str(nvcc)) == f"-L{home / 'lib'}"
+    (home / "lib64").mkdir()
+    assert choose.setup.cuda_flags(str(nvcc)) == ""
+    monkeypatch.setenv("CUDACXX", str(script(tmp_path / "mine", "")))
+    assert choose.setup.nvcc_path() == str(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("switch", ["auto", "1"])
