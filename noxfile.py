@@ -18,7 +18,7 @@ EXTRAS: dict[str, list[str]] = nox.project.load_toml("pyproject.toml")["project"
     "optional-dependencies"
 ]
 PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-CLANG_FORMATTED = ("*.cpp", "*.h", "*.cu", "*.cuh")
+CLANG_FORMATTED = ("*.cpp", "*.h", "*.cu", "*.cuh", ":!third_party")
 
 
 def pinned(extra: str, *names: str) -> list[str]:

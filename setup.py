@@ -1,19 +1,18 @@
-"""Build fastseq: find torch without importing it, then let CMake and Ninja do the work.
+"""Build fastseq: choose what is built for CUDA, then let CMake and Ninja do the work.
+
+No torch is needed: the headers that the ops are built against are in third_party/torch.
 
 Environment variables:
-    FASTSEQ_CUDA                 auto (default): CUDA kernels where torch has CUDA and there is an
-                                 nvcc, for the GPUs of this machine or the architectures named
-                                 below; 1: always, for all architectures unless some are named, or
-                                 fail; 0: never.
+    FASTSEQ_CUDA                 auto (default): CUDA kernels where there is an nvcc, for the GPUs
+                                 of this machine or the architectures named below; 1: always, for
+                                 all architectures unless some are named, or fail; 0: never.
     FASTSEQ_CUDA_ARCHITECTURES   CMake's list of architectures, e.g. "90-real" or "native".
     TORCH_CUDA_ARCH_LIST         torch's, e.g. "8.0;9.0+PTX"; the one above goes first.
-    FASTSEQ_TORCH_DIR            the folder of the torch package to build against.
     FASTSEQ_BASELINE_ONLY        1: leave out the CPU kernels for AVX2 and AVX-512, to build faster.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -30,8 +29,6 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-OLDEST_TORCH = (2, 11)
-HEADER = Path("include/torch/csrc/stable/library.h")
 # T4, A100, H100, B200, RTX 50. The others of a family run the code of the one before.
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 NVCC = "pip install 'cuda-toolkit[nvcc,cudart,crt,nvvm,cccl]' brings one"
@@ -52,63 +49,27 @@ class Stop(SystemExit):
         super().__init__(1)
 
 
-def torch_folders() -> list[Path]:
-    """Where torch may be: named by the user, importable, or in the environment pip installs into.
+def site_folders() -> list[Path]:
+    """Where packages of the user's may be.
 
-    In pip's isolated build Python cannot import the user's torch, but sysconfig still names the
-    folder that it lives in.
+    In pip's isolated build Python cannot import them, but sysconfig still names their folders.
     """
-    folders = []
-    if named := os.environ.get("FASTSEQ_TORCH_DIR"):
-        return [Path(named)]
-    spec = importlib.util.find_spec("torch")
-    if spec and spec.origin:
-        folders.append(Path(spec.origin).parent)
     roots = [sysconfig.get_path("platlib"), sysconfig.get_path("purelib")]
     if site.ENABLE_USER_SITE:
         roots.append(site.getusersitepackages())
-    folders += [Path(root) / "torch" for root in roots if root]
-    return folders
-
-
-def version_facts(folder: Path) -> dict[str, str | None]:
-    """The literals of torch/version.py: __version__, cuda, ..."""
-    text = (folder / "version.py").read_text()
-    found = re.findall(r"^(\w+)(?:\s*:[^=]+)?\s*=\s*(?:'([^']*)'|None)", text, flags=re.MULTILINE)
-    return {name: value or None for name, value in found}
-
-
-def usable(folder: Path) -> bool:
-    """A torch with the headers that we build against, new enough."""
-    if not (folder / "version.py").exists() or not (folder / HEADER).exists():
-        return False
-    version = version_facts(folder)["__version__"] or "0.0"
-    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TORCH
-
-
-def find_torch() -> Path | None:
-    """The torch to build against, or None where none can be used."""
-    return next((folder for folder in torch_folders() if usable(folder)), None)
-
-
-def build_requirements() -> list[str]:
-    """Ask for torch at build time only where the user has none: never a second, different one."""
-    oldest = ".".join(map(str, OLDEST_TORCH))
-    return [] if find_torch() else [f"torch>={oldest}"]
+    return [Path(root) for root in roots if root]
 
 
 def nvcc_path() -> str | None:
     """The CUDA compiler: CUDACXX, else that of CUDA_HOME, else on PATH or where CUDA installs.
 
-    Last that of pip, beside torch: ``pip install "cuda-toolkit[nvcc,cudart,crt,nvvm,cccl]"``.
+    Last that of pip: ``pip install "cuda-toolkit[nvcc,cudart,crt,nvvm,cccl]"``.
     """
     if named := os.environ.get("CUDACXX"):
         return shutil.which(named)
     if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
         return shutil.which(f"{home}/bin/nvcc")
-    of_pip = (
-        str(path) for f in torch_folders() for path in f.parent.glob("nvidia/cu[0-9]*/bin/nvcc")
-    )
+    of_pip = (str(path) for f in site_folders() for path in f.glob("nvidia/cu[0-9]*/bin/nvcc"))
     places = ("nvcc", "/usr/local/cuda/bin/nvcc", *of_pip)
     return next((found for place in places if (found := shutil.which(place))), None)
 
@@ -171,8 +132,8 @@ def gpus_here(known: list[str]) -> list[str]:
     return sorted(older - {""}, key=int)
 
 
-def cuda_build(torch_cuda: str | None) -> CudaBuild:
-    """What to build for CUDA, by the environment variables, nvcc, torch and the GPUs found."""
+def cuda_build() -> CudaBuild:
+    """What to build for CUDA, by the environment variables, nvcc and the GPUs found."""
     choice = os.environ.get("FASTSEQ_CUDA", "auto")
     if choice not in {"auto", "0", "1"}:
         raise Stop(f"FASTSEQ_CUDA is {choice!r}; it should be auto, 0 or 1.")
@@ -185,8 +146,6 @@ def cuda_build(torch_cuda: str | None) -> CudaBuild:
             f"FASTSEQ_CUDA=1, but no nvcc was found. {NVCC}, or install the CUDA toolkit and set "
             "CUDA_HOME to its folder, or set FASTSEQ_CUDA=0 for CPU kernels only."
         )
-    if choice == "auto" and not torch_cuda:
-        return CudaBuild(note=f"torch had no CUDA: {again} for a torch that has")
     if not nvcc:
         return CudaBuild(note=f"no nvcc was found: {again} where there is one ({NVCC})")
     for variable, read in (
@@ -210,6 +169,20 @@ def cuda_build(torch_cuda: str | None) -> CudaBuild:
     )
 
 
+def show_progress(done: int, of: int) -> None:
+    """Say on the terminal, some ten times in a build of minutes, how far it is.
+
+    pip shows nothing that a build prints; where there is no terminal, nothing is said.
+    """
+    if done < of and done * 10 // of == (done - 1) * 10 // of:
+        return
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(f"\r  fastseq: {done} of {of} steps of the build\n")
+    except OSError:
+        pass
+
+
 class PlatformWheel(bdist_wheel):
     """A wheel for every Python: its libraries are torch's extensions, not Python's."""
 
@@ -225,15 +198,6 @@ class CMakeBuild(build_ext):
         return f"{Path(*fullname.split('.'))}.so"
 
     def build_extension(self, ext: Extension) -> None:
-        folder = find_torch()
-        if folder is None:
-            oldest = ".".join(map(str, OLDEST_TORCH))
-            raise Stop(
-                f"building needs torch {oldest} or newer, and none was found in "
-                f"{', '.join(str(f) for f in torch_folders()) or 'this environment'}. "
-                "Run 'pip install torch' first, or set FASTSEQ_TORCH_DIR to torch's folder."
-            )
-        facts = version_facts(folder)
         self.check_tools()
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parents[1]
         work = Path(self.build_temp).resolve() / "cmake"
@@ -244,12 +208,10 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_INSTALL_PREFIX={target}",
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
             f"-DFASTSEQ_VERSION={self.distribution.get_version()}",
-            f"-DFASTSEQ_TORCH_INCLUDE={folder / 'include'}",
-            f"-DFASTSEQ_TORCH_VERSION={facts['__version__']}",
         ]  # fmt: skip
         if os.environ.get("FASTSEQ_BASELINE_ONLY") == "1":
             configure.append("-DFASTSEQ_BASELINE_ONLY=ON")
-        cuda = cuda_build(facts.get("cuda"))
+        cuda = cuda_build()
         configure.append(f"-DFASTSEQ_CUDA={'ON' if cuda.nvcc else 'OFF'}")
         configure.append(f"-DFASTSEQ_CUDA_NOTE={cuda.note}")
         if cuda.nvcc:
@@ -289,12 +251,20 @@ class CMakeBuild(build_ext):
 
     @staticmethod
     def run_tool(command: list[str]) -> None:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if os.environ.get("FASTSEQ_VERBOSE"):
-            print(done.stdout, flush=True)
-        if done.returncode:
+        verbose, said = bool(os.environ.get("FASTSEQ_VERBOSE")), []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                said.append(line.rstrip())
+                if verbose:
+                    print(said[-1], flush=True)
+                elif done := re.match(r"\[(\d+)/(\d+)\]", line):
+                    show_progress(int(done[1]), int(done[2]))
+        if process.returncode:
             telling = re.compile(r"error|not found|no such file|failed", re.IGNORECASE)
-            lines = [line for line in done.stdout.splitlines() if telling.search(line)]
+            lines = [line for line in said if telling.search(line)]
             print("\n".join(line[:300] for line in lines[:8]), flush=True)
             raise Stop(
                 f"'{' '.join(command[:2])}' failed; the lines above say why, and FASTSEQ_VERBOSE=1 "
@@ -313,5 +283,4 @@ if int(setuptools.__version__.split(".")[0]) < 77:
 setup(
     ext_modules=[Extension("fastseq.lib.libfastseq_cpu", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
-    setup_requires=build_requirements(),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from .mutant import SWITCH, Mutant, with_switches
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("csrc", "fastseq", "python_tests", "benchmarks")
+FOLDERS = ("csrc", "fastseq", "python_tests", "benchmarks", "third_party")
 FILES = ("CMakeLists.txt", "pyproject.toml", "setup.py")
 LEFT_OUT = {"__pycache__", "results"}
 LIBRARY = Path("lib/libfastseq_cpu.so")
@@ -71,14 +71,11 @@ class Tree:
 
     def build(self, jobs: int, flags: str = "-O1") -> None:
         """Compile the kernels, for no instruction set in particular, and use them."""
-        import torch
-
         build = self.folder / "cmake"
         configure = [
             "cmake", "-S", str(self.folder), "-B", str(build), "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Mutants", f"-DCMAKE_CXX_FLAGS={flags}",
             "-DFASTSEQ_BASELINE_ONLY=ON", "-DFASTSEQ_BASELINE_COPIES=ON",
-            f"-DFASTSEQ_TORCH_INCLUDE={Path(torch.__file__).parent / 'include'}",
         ]  # fmt: skip
         compile_ = ["cmake", "--build", str(build), "--target", "fastseq_cpu", "-j", str(jobs)]
         compile_ += ["--", "-k", "0"]  # every mutant that does not compile, not the first alone

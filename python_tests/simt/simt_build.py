@@ -112,7 +112,7 @@ def load(folder: Path) -> Machine:
     sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
     sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
     sources.append(ROOT / "csrc/ops/memory.cpp")
-    include = Path(torch.__file__).parent / "include"
+    include = ROOT / "third_party/torch/include"
     library = built(folder, "simt", sources, "-isystem", str(include))
     torch.ops.load_library(str(library))
     return Machine(ctypes.CDLL(str(library)))
