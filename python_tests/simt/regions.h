@@ -108,4 +108,41 @@ void add_launch_regions(std::vector<simt::Region>& regions, const Of<S, Recurren
   add("grad_c0", a.grad_c0, n.batch * n.hidden, true);
 }
 
+// Of a block that runs all steps: SelfForwardBlock, SelfBackwardBlock.
+template <template <class, class, int> class Block, class S, class C, int kHidden>
+void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regions) {
+  const int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
+  int64_t all = steps * state;  // of all rows
+  if (a.seq.table) {
+    all = 0;
+    for (int64_t b = 0; b < batch; ++b) all += a.seq.table[steps + b] * a.hidden;
+  }
+  const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
+                       int64_t bytes = sizeof(S)) {
+    add_region(regions, name, p, elements, bytes, writable);
+  };
+  constexpr bool kForward = requires { a.pre; };
+  add("table", a.seq.table, steps + batch, false, sizeof(int32_t));
+  add("h0", a.h0, state, false);
+  add("c0", a.c0, state, false);
+  add("weight_hh", a.weight_hh, C::kGates * a.hidden * a.hidden, false);
+  add("y", a.y, all, kForward);
+  add("gates", a.gates, all * C::kCached, kForward);
+  add("cells", a.cells, all, kForward, sizeof(float));
+  if constexpr (kForward) {
+    add("pre", a.pre, all * C::kGates, false);
+    add("bias_hn", a.bias_hn, a.hidden, false);
+    add("h_n", a.h_n, state, true);
+    add("c_n", a.c_n, state, true);
+  } else {
+    add("grad_y", a.grad_y, all, false);
+    add("grad_h_n", a.grad_h_n, state, false);
+    add("grad_c_n", a.grad_c_n, state, false);
+    add("grad_pre", a.grad_pre, all * C::kGates, true);
+    add("grad_aux", a.grad_aux, all, true);
+    add("grad_h0", a.grad_h0, state, true);
+    add("grad_c0", a.grad_c0, state, true);
+  }
+}
+
 }  // namespace fastseq
