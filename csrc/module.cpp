@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/plan.h"
+#include "kernels/cuda/persistent.h"
 
 #ifndef FASTSEQ_CUDA_VERSION
 #define FASTSEQ_CUDA_VERSION ""
@@ -58,6 +59,20 @@ std::map<std::string, int64_t> plan_recurrence(int64_t cell, int64_t steps, int6
   return {{"threads", useful}, {"batches", plan.batches}, {"units", plan.units}};
 }
 
+std::string persistent_kernel(int64_t cell, int64_t itemsize, int64_t hidden) {
+  if (cell < 0 || cell > 3) throw py::value_error("cell should be 0, 1, 2 or 3");
+  const fastseq::DType dtype = itemsize == 2   ? fastseq::DType::kHalf
+                               : itemsize == 4 ? fastseq::DType::kFloat
+                                               : fastseq::DType::kDouble;
+  switch (fastseq::cuda::persistent_kernel(static_cast<fastseq::Cell>(cell), dtype, hidden)) {
+    case fastseq::cuda::Persistent::kSelf:
+      return "self";
+    case fastseq::cuda::Persistent::kNone:
+      break;
+  }
+  return "";
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -69,4 +84,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("plan_recurrence", &plan_recurrence, py::arg("cell"), py::arg("steps"), py::arg("batch"),
         py::arg("input"), py::arg("hidden"), py::arg("state"), py::arg("threads"),
         "How a recurrence of this shape is split over CPU threads.");
+  m.def(
+      "persistent_kernel", &persistent_kernel, py::arg("cell"), py::arg("itemsize"),
+      py::arg("hidden"),
+      "The CUDA kernel that runs all steps of such a layer in one launch, built or not; or \"\".");
 }
