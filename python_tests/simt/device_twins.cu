@@ -9,7 +9,6 @@
 namespace fastseq::cuda {
 
 template __global__ void self_forward_kernel(const SelfForwardBlock<BFloat16, LstmCell, 128>);
-template __global__ void self_forward_kernel(const SelfForwardBlock<float, GruCell, 96>);
 template __global__ void self_backward_kernel(const SelfBackwardBlock<BFloat16, LstmCell, 128>);
 template __global__ void self_backward_kernel(const SelfBackwardBlock<float, LstmCell, 96>);
 
