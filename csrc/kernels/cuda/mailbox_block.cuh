@@ -33,6 +33,12 @@ struct MailboxPlace {
     const int rest = pairs - warp * Shape::kPairs;
     mine = rest < 0 ? 0 : rest < Shape::kPairs ? rest : Shape::kPairs;
   }
+
+  FASTSEQ_DEVICE int64_t slot_words() const { return int64_t{tiles} * pairs * Shape::kPairWords; }
+  // The words that a step of the launch reads, of a tile. It fills those of the next slot.
+  FASTSEQ_DEVICE uint32_t* slot(const MailboxChunk& c, int step, int tile) const {
+    return c.words + step * slot_words() + int64_t{tile} * pairs * Shape::kPairWords;
+  }
 };
 
 // The rows of each step of a launch, and of one before and one after it; none beyond the sequence.
@@ -60,31 +66,65 @@ class MailboxSteps {
   device::Shared<int32_t> at_;
 };
 
-// The warp's slice of W. Row n of tile m is, by halves of eight rows, sum `half % kSums` of eight
-// units: a lane ends up with all sums of its cells. Along K are blocks of kDepth units, kParts
-// products each. at(sum, unit, part, k) is a weight, zero beyond the ends.
-template <class Shape, class At>
-FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const At& at,
+// The warp's slice of W_hh.
+template <class Shape>
+FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const MailboxChunk& c,
                                  uint32_t (&w)[Shape::kProducts][Shape::kTiles][4]) {
-  using F = typename Shape::F;
-  constexpr int kParts = Shape::kParts, kSums = Shape::kSums;
-  FASTSEQ_UNROLL(64) for (int p = 0; p < Shape::kProducts; ++p) {
+  const int first = (me.unit / Shape::kUnits * Shape::kWarps + me.warp) * Shape::kProducts;
+  const uint32_t* const p =
+      c.weights + (int64_t{first} * Shape::kTiles * device::kWarp + me.lane) * 4;
+  FASTSEQ_UNROLL(64) for (int i = 0; i < Shape::kProducts; ++i) {
     FASTSEQ_UNROLL(4) for (int m = 0; m < Shape::kTiles; ++m) {
-      FASTSEQ_UNROLL(4) for (int i = 0; i < 4; ++i) {
-        const int half = 2 * m + i % 2, unit = me.unit + half / kSums * 8 + me.g;
-        const int k = (me.warp * (Shape::kProducts / kParts) + p / kParts) * Shape::kDepth +
-                      i / 2 * Shape::kRow + me.q * Shape::kWord;
-        const auto low = at(half % kSums, unit, p % kParts, k);
-        if constexpr (sizeof(F) == 4) {
-          w[p][m][i] = device::to_tf32(low).bits;
-        } else {
-          w[p][m][i] =
-              uint32_t{low.bits} | uint32_t{at(half % kSums, unit, p % kParts, k + 1).bits} << 16;
-        }
-      }
+      device::memory::read<4>(p + (i * Shape::kTiles + m) * 4 * device::kWarp, w[i][m]);
     }
   }
 }
+
+// The cell of a thread in a tile: one unit, one row. The tiles of a group go round among teams of
+// threads: while one team makes its cells, the others are at the next tile.
+template <class Shape>
+struct MailboxCell {
+  bool mine;  // whether this thread's team has the tile; the same for a whole warp
+  int in_block, in_tile;
+  int unit, row;
+  int hidden;
+  bool exists, inside;  // the row; the unit, too
+
+  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int tile, int64_t batch,
+                             int64_t hidden_size)
+      : kept_(Shape::kKeptAt, (me.last - me.first) * Shape::kKept * Shape::kCells) {
+    const int of_group = tile - me.first;
+    const int cell = device::thread_index() - of_group % Shape::kTeams * Shape::kCells;
+    mine = cell >= 0 && cell < Shape::kCells;
+    // A warp has rows i and i + 4, whose sums are in different banks.
+    in_block = cell % Shape::kUnits;
+    in_tile = cell / Shape::kUnits / 2 + cell / Shape::kUnits % 2 * 4;
+    unit = me.unit + in_block;
+    row = tile * kMailboxRows + in_tile;
+    hidden = static_cast<int>(hidden_size);
+    exists = row < batch;
+    inside = exists && unit < hidden;
+    place_ = of_group * Shape::kKept * Shape::kCells + cell;
+  }
+
+  // This unit in a row of a tensor whose rows hold `width` times H, at the i-th of these.
+  template <class T>
+  FASTSEQ_DEVICE float load(const void* tensor, int64_t at, int width = 1, int i = 0) const {
+    return device::load(static_cast<const T*>(tensor) + (at * width + i) * hidden + unit);
+  }
+  template <class T>
+  FASTSEQ_DEVICE void store(void* tensor, float x, int64_t at, int width = 1, int i = 0) const {
+    device::store(static_cast<T*>(tensor) + (at * width + i) * hidden + unit, x);
+  }
+
+  // What this thread, and no other, keeps of the cell from step to step.
+  FASTSEQ_DEVICE float kept(int i) const { return kept_.get(place_ + i * Shape::kCells); }
+  FASTSEQ_DEVICE void keep(int i, float x) const { kept_.set(place_ + i * Shape::kCells, x); }
+
+ private:
+  device::Shared<float> kept_;
+  int place_;
+};
 
 // The word that holds part `part` of a unit, in a tile whose words begin at p. In 16 bits it holds
 // the next unit, too. A warp reads a pair of products, 16 bytes of each lane, in one go.
@@ -98,38 +138,42 @@ FASTSEQ_DEVICE int word_of(int unit, int part, int row) {
 // Hands over a number of this thread's cell; all lanes of the warp take part, whose neighbours are
 // neighbouring units of a row. Padded units hand over zeros, rows beyond the batch nothing.
 template <class Shape>
-FASTSEQ_DEVICE void hand_over(uint32_t* tile, int unit, int part, int row, bool exists,
-                              float value) {
+FASTSEQ_DEVICE void hand_over(uint32_t* tile, const MailboxCell<Shape>& cell, int part, float x) {
   using S = typename Shape::S;
-  uint32_t* const p = tile + word_of<Shape>(unit, part, row);
+  uint32_t* const p = tile + word_of<Shape>(cell.unit, part, cell.in_tile);
   if constexpr (sizeof(S) == 4) {
-    if (exists) device::publish(p, Factor<S>::of(value).bits);
+    if (cell.exists) device::publish(p, Factor<S>::of(x).bits);
   } else {
-    const float next = device::shuffle_xor(value, 1);
-    if (exists && unit % 2 == 0) device::publish(p, device::pack<S>(value, next));
+    const float next = device::shuffle_xor(x, 1);
+    if (cell.exists && cell.unit % 2 == 0) device::publish(p, device::pack<S>(x, next));
   }
 }
 
-// This lane's words of the warp's slice, of one row of a tile whose words begin at p; zeros where
-// there are no units, or no row. What is there already is not asked for again.
-template <class Shape>
-FASTSEQ_DEVICE void take(const MailboxPlace<Shape>& me, const uint32_t* tile, bool exists,
-                         uint32_t (&words)[Shape::kPairs][4]) {
-  const uint32_t* const p = tile + (me.warp * Shape::kPairs * device::kWarp + me.lane) * 4;
-  const int mine = exists ? me.mine : 0;
-  FASTSEQ_UNROLL(32) for (int i = 0; i < Shape::kPairs; ++i) {
-    FASTSEQ_UNROLL(4) for (int j = 0; j < 4; ++j) words[i][j] = i < mine ? device::kEmpty : 0;
+// This lane's words of some pairs of the warp's slice, of one row of a tile: zeros where there are
+// no units, or no row (of such a lane no pair is `mine`).
+template <class Shape, int kFrom>
+FASTSEQ_DEVICE void ask(const uint32_t* p, int i, int mine, uint32_t (&words)[Shape::kBatch][4]) {
+  if (kFrom + i < mine) {
+    device::load_relaxed(p + (kFrom + i) * Shape::kPairWords, words[i]);
+  } else {
+    FASTSEQ_UNROLL(4) for (int j = 0; j < 4; ++j) words[i][j] = 0;
   }
-  bool missing;
-  do {
-    missing = false;
-    FASTSEQ_UNROLL(32) for (int i = 0; i < Shape::kPairs; ++i) {
-      if (device::any_empty(words[i])) device::load_relaxed(p + i * Shape::kPairWords, words[i]);
-    }
-    FASTSEQ_UNROLL(32) for (int i = 0; i < Shape::kPairs; ++i) {
+}
+
+// Waits until all of them have come; what is there already is not asked for again.
+template <class Shape, int kFrom>
+FASTSEQ_DEVICE void wait(const uint32_t* p, uint32_t (&words)[Shape::kBatch][4]) {
+  for (;;) {
+    bool missing = false;
+    FASTSEQ_UNROLL(8) for (int i = 0; i < Shape::kBatch; ++i) {
       missing |= device::any_empty(words[i]);
     }
-  } while (device::any(missing));
+    if (!device::any(missing)) return;
+    FASTSEQ_UNROLL(8) for (int i = 0; i < Shape::kBatch; ++i) {
+      if (!device::any_empty(words[i])) continue;
+      device::load_relaxed(p + (kFrom + i) * Shape::kPairWords, words[i]);
+    }
+  }
 }
 
 // Partial sums of the warps, one set for even and one for odd turns: who is a turn ahead writes
@@ -139,78 +183,73 @@ class MailboxSums {
  public:
   FASTSEQ_DEVICE MailboxSums() : sums_(0, Shape::kPartial) {}
 
-  // W times the words.
-  FASTSEQ_DEVICE void multiply(const MailboxPlace<Shape>& me, int turn,
-                               const uint32_t (&w)[Shape::kProducts][Shape::kTiles][4],
-                               const uint32_t (&words)[Shape::kPairs][4]) const {
-    float sums[2 * Shape::kTiles][2] = {};  // by halves of tiles, and columns
-    FASTSEQ_UNROLL(64) for (int p = 0; p < Shape::kProducts; ++p) {
-      const uint32_t b[2] = {words[p / 2][p % 2 * 2], words[p / 2][p % 2 * 2 + 1]};
-      FASTSEQ_UNROLL(4) for (int m = 0; m < Shape::kTiles; ++m) {
-        float c[4] = {sums[2 * m][0], sums[2 * m][1], sums[2 * m + 1][0], sums[2 * m + 1][1]};
-        device::mma<typename Shape::F>(c, w[p][m], b);
-        FASTSEQ_UNROLL(4) for (int i = 0; i < 4; ++i) sums[2 * m + i / 2][i % 2] = c[i];
-      }
-    }
+  // W times the words of a tile, which begin at `tile`. Pairs beyond the first kBatch are asked for
+  // as registers become free, while the products before them are made.
+  FASTSEQ_DEVICE void multiply(const MailboxPlace<Shape>& me, int turn, const uint32_t* tile,
+                               bool exists,
+                               const uint32_t (&w)[Shape::kProducts][Shape::kTiles][4]) const {
+    const uint32_t* const p = tile + (me.warp * Shape::kPairs * device::kWarp + me.lane) * 4;
+    const int mine = exists ? me.mine : 0;
+    uint32_t words[Shape::kBatch][4];
+    Chains sums{};
+    FASTSEQ_UNROLL(8) for (int i = 0; i < Shape::kBatch; ++i) ask<Shape, 0>(p, i, mine, words);
+    multiply_from<0>(p, mine, w, words, sums);
     FASTSEQ_UNROLL(8) for (int half = 0; half < 2 * Shape::kTiles; ++half) {
       FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
         const int unit = half / Shape::kSums * 8 + me.g;
-        sums_.set(index(turn, me.warp, half % Shape::kSums, unit, 2 * me.q + i), sums[half][i]);
+        float sum = 0;
+        FASTSEQ_UNROLL(4) for (int c = 0; c < Shape::kChains; ++c) {
+          sum += sums.of[c][half / 2][half % 2 * 2 + i];
+        }
+        sums_.set(index(turn, me.warp, half % Shape::kSums, unit, 2 * me.q + i), sum);
       }
     }
   }
 
   // A cell's sums over all warps, always in the same order.
-  FASTSEQ_DEVICE void add(int turn, int unit, int row, float (&total)[Shape::kSums]) const {
+  FASTSEQ_DEVICE void add(int turn, const MailboxCell<Shape>& cell,
+                          float (&total)[Shape::kSums]) const {
     FASTSEQ_UNROLL(4) for (int s = 0; s < Shape::kSums; ++s) total[s] = 0;
     FASTSEQ_UNROLL(8) for (int warp = 0; warp < Shape::kWarps; ++warp) {
       FASTSEQ_UNROLL(4) for (int s = 0; s < Shape::kSums; ++s) {
-        total[s] += sums_.get(index(turn, warp, s, unit, row));
+        total[s] += sums_.get(index(turn, warp, s, cell.in_block, cell.in_tile));
       }
     }
   }
 
  private:
+  // Products that do not wait for each other: a chain of 32 would take longer than all the rest.
+  struct Chains {
+    float of[Shape::kChains][Shape::kTiles][4];
+  };
+
+  template <int kFrom>
+  static FASTSEQ_DEVICE void multiply_from(const uint32_t* p, int mine,
+                                           const uint32_t (&w)[Shape::kProducts][Shape::kTiles][4],
+                                           uint32_t (&words)[Shape::kBatch][4], Chains& sums) {
+    wait<Shape, kFrom>(p, words);
+    FASTSEQ_UNROLL(8) for (int i = 0; i < Shape::kBatch; ++i) {
+      FASTSEQ_UNROLL(2) for (int j = 0; j < 2; ++j) {
+        const uint32_t b[2] = {words[i][2 * j], words[i][2 * j + 1]};
+        const int product = 2 * (kFrom + i) + j;
+        FASTSEQ_UNROLL(4) for (int m = 0; m < Shape::kTiles; ++m) {
+          device::mma<typename Shape::F>(sums.of[product % Shape::kChains][m], w[product][m], b);
+        }
+      }
+      if constexpr (kFrom + Shape::kBatch < Shape::kPairs) {
+        ask<Shape, kFrom + Shape::kBatch>(p, i, mine, words);
+      }
+    }
+    if constexpr (kFrom + Shape::kBatch < Shape::kPairs) {
+      multiply_from<kFrom + Shape::kBatch>(p, mine, w, words, sums);
+    }
+  }
+
   static FASTSEQ_DEVICE int index(int turn, int warp, int sum, int unit, int row) {
     return ((turn % 2 * Shape::kWarps + warp) * Shape::kSums + sum) * Shape::kPlane +
            row * Shape::kPitch + unit;
   }
   device::Shared<float> sums_;
-};
-
-// The cell of a thread in a tile, and what it keeps there from step to step. The tiles of a group
-// go round among teams of threads: while one team makes its cells, the others are at the next tile.
-template <class Shape>
-struct MailboxCell {
-  bool mine;  // whether this thread's team has the tile; the same for a whole warp
-  int unit, row;
-  int place;  // unit of the block, row of the tile
-  bool exists, inside;
-
-  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int tile, int64_t batch,
-                             int64_t hidden) {
-    const int turn = tile - me.first;
-    const int cell = device::thread_index() - turn % Shape::kTeams * Shape::kCells;
-    mine = cell >= 0 && cell < Shape::kCells;
-    // A warp has rows i and i + 4, whose sums are in different banks.
-    const int of = cell / Shape::kUnits;
-    in_block = cell % Shape::kUnits;
-    in_tile = of / 2 + of % 2 * 4;
-    unit = me.unit + in_block;
-    row = tile * kMailboxRows + in_tile;
-    exists = row < batch;
-    inside = exists && unit < hidden;
-    place = turn * Shape::kKept * Shape::kCells + cell;
-  }
-
-  int in_block, in_tile;
-
-  FASTSEQ_DEVICE float kept(const device::Shared<float>& all, int i) const {
-    return all.get(place + i * Shape::kCells);
-  }
-  FASTSEQ_DEVICE void keep(const device::Shared<float>& all, int i, float value) const {
-    all.set(place + i * Shape::kCells, value);
-  }
 };
 
 }  // namespace fastseq::cuda
