@@ -182,9 +182,7 @@ def same(a: Tensors, b: Tensors) -> bool:
 @both_ways
 @each_dtype
 @each_cell
-def test_against_the_cpu_op(
-    cell: Cell, dtype: torch.dtype, backward: bool, cases: Machine
-) -> None:
+def test_against_the_cpu_op(cell: Cell, dtype: torch.dtype, backward: bool, cases: Machine) -> None:
     for reverse in (False, True):
         Case(cell, dtype, backward, reverse=reverse).check(cases)
 
@@ -199,3 +197,139 @@ def test_rows_of_different_lengths(
         cell, torch.bfloat16, backward, 5, len(RAGGED), 24, reverse=reverse, lengths=RAGGED
     )
     ragged.check(cases)
+
+
+@both_ways
+@each_cell
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (9, 8), (17, 31), (8, 128), (2, 97)])
+def test_ends_of_tiles_and_blocks(
+    batch: int, hidden: int, cell: Cell, backward: bool, cases: Machine
+) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        Case(cell, dtype, backward, 2, batch, hidden).check(cases)
+
+
+@both_ways
+def test_eight_warps(backward: bool, cases: Machine) -> None:
+    """Two teams share the tiles."""
+    Case(Cell.LSTM, torch.bfloat16, backward, 3, 20, 150).check(cases)
+
+
+@both_ways
+@each_cell
+def test_few_steps_and_many_launches(cell: Cell, backward: bool, cases: Machine) -> None:
+    """Not a bit depends on where a launch ends; the mailbox is the same memory in all of them."""
+    ragged = Case(cell, torch.bfloat16, backward, 5, len(RAGGED), 24, lengths=RAGGED)
+    for case in (
+        Case(cell, torch.bfloat16, backward, 1, 2, 16),
+        Case(cell, torch.float32, backward, 2, 2, 16),
+        Case(cell, torch.bfloat16, backward, 7, 10, 16),
+        ragged,
+        replace(ragged, reverse=True),
+    ):
+        case.check(cases)
+        _, whole = case.run(cases)
+        for chunk in (1, 2, 3):
+            said, found = replace(case, chunk=chunk).run(cases)
+            assert said is None
+            assert same(found, whole)
+
+
+@both_ways
+def test_more_steps_than_a_launch_has(backward: bool, cases: Machine) -> None:
+    Case(Cell.GRU, torch.float32, backward, 260, 1, 3).check(cases)
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("cell", "dtype"), [(Cell.LSTM, torch.bfloat16), (Cell.GRU, torch.float32)], ids=str
+)
+def test_the_schedule_changes_nothing(
+    cell: Cell, dtype: torch.dtype, backward: bool, cases: Machine
+) -> None:
+    """Words come late and in any order, and some blocks hardly run."""
+    case = Case(cell, dtype, backward, batch=10)
+    _, first = case.run(cases)
+    for seed in range(20):
+        cases.seed(seed)
+        said, found = case.run(cases)
+        assert said is None
+        assert same(found, first)
+
+
+@both_ways
+def test_the_batch_changes_nothing(backward: bool, cases: Machine) -> None:
+    """Nor how many groups of blocks there are: a row's bits are its own."""
+    case = Case(Cell.LSTM, torch.bfloat16, backward, batch=26)
+    _, groups = case.run(cases)
+    for room in (8, 12):  # one group of four blocks; two
+        said, found = replace(case, room=room).run(cases)
+        assert said is None
+        assert same(found, groups)
+    inputs = case.inputs()
+
+    def some(tensors: Tensors) -> Tensors:
+        few: Tensors = {}
+        for name, tensor in tensors.items():
+            rows = tensor is not None and name not in {"weight_hh", "bias_hn"}
+            few[name] = tensor[..., 9:20, :].contiguous() if rows and tensor is not None else tensor
+        return few
+
+    said, found = replace(case, batch=11).run(cases, some(inputs))
+    assert said is None
+    assert same(found, some(groups))
+
+
+@each_cell
+def test_what_may_be_null(cell: Cell, cases: Machine) -> None:
+    Case(cell, torch.bfloat16, without=("bias_hn", "gates", "cells")).check(cases)
+    gradients = ("grad_y", "grad_h_n", "grad_c_n")
+    for kept in gradients[: 3 if cell == Cell.LSTM else 2]:
+        null = tuple(name for name in gradients if name != kept)
+        Case(cell, torch.bfloat16, backward=True, without=null).check(cases)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@each_cell
+def test_infinity_and_every_nan(cell: Cell, dtype: torch.dtype, cases: Machine) -> None:
+    """A NaN of all bits, in a whole word, is not taken for an empty one."""
+    case = Case(cell, dtype, batch=4)
+    inputs = case.inputs()
+    pre = inputs["pre"]
+    assert pre is not None
+    bits = pre.view(torch.int16 if dtype == torch.bfloat16 else torch.int32)
+    bits[0, 1] = -1
+    bits[1, 2, 7] = -1
+    pre[1, 3, 5] = float("inf")
+    said, found = case.run(cases, inputs)
+    assert said is None
+    y, exact = found["y"], case.exact(inputs)["y"]
+    assert y is not None
+    assert exact is not None
+    torch.testing.assert_close(y.double(), exact, atol=0.05, rtol=0.05, equal_nan=True)
+
+
+@both_ways
+def test_who_does_not_fit_is_told(backward: bool, cases: Machine) -> None:
+    def said(**changed: int) -> str | None:
+        return replace(Case(Cell.GRU, torch.bfloat16, backward, 1, 1, 8), **changed).run(cases)[0]
+
+    assert said(hidden=129) == "hidden_size is larger than the kernel"
+    assert said(room=5) == "the device has no room for all blocks at once"
+    assert said() is None
+
+
+@both_ways
+def test_the_barriers_are_needed(backward: bool, cases: Machine) -> None:
+    case = Case(Cell.LSTM, torch.bfloat16, backward)
+    cases.forget_barriers()
+    case.run(cases)
+    barriers = cases.barriers()
+    assert len(barriers) == 2
+    for site in barriers:
+        cases.drop_barrier(site)
+        for seed in range(3):
+            cases.seed(seed)
+            said, _ = case.run(cases)
+            assert said is not None
+            assert "race: " in said or "nothing wrote" in said
