@@ -100,13 +100,13 @@ struct Room {
 
 template <class S, class C, int kHidden, int kWarps>
 const char* run(const cuda::MailboxForward& a, const Room& room) {
-  return room(a, cuda::mailbox_forward_plan<S, C, kHidden, kWarps>,
-              cuda::mailbox_forward<S, C, kHidden, kWarps>);
+  return room(a, cuda::mailbox_forward_plan_of<S, C, kHidden, kWarps>,
+              cuda::mailbox_forward_of<S, C, kHidden, kWarps>);
 }
 template <class S, class C, int kHidden, int kWarps>
 const char* run(const cuda::MailboxBackward& a, const Room& room) {
-  return room(a, cuda::mailbox_backward_plan<S, C, kHidden, kWarps>,
-              cuda::mailbox_backward<S, C, kHidden, kWarps>);
+  return room(a, cuda::mailbox_backward_plan_of<S, C, kHidden, kWarps>,
+              cuda::mailbox_backward_of<S, C, kHidden, kWarps>);
 }
 
 // Blocks of four warps; of eight, as on a GPU, where a sequence is wider.

@@ -120,17 +120,11 @@ def load(folder: Path) -> Machine:
 
 def load_cases(folder: Path) -> Machine:
     """The kernels that the machine is tested with, over a machine of their own."""
-    sources = [HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma", "self", "mailbox")]
+    names = ("machine", "words", "mma", "self", "mailbox")
+    sources = [HERE / f"{name}_cases.cu" for name in names]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
-    runs = (
-        "run_mailbox",
-        "run_mma",
-        "run_tile",
-        "run_ldmatrix",
-        "run_self",
-        "run_mailbox_forward",
-        "run_mailbox_backward",
-    )
+    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_self")
+    runs += ("run_mailbox_forward", "run_mailbox_backward")
     for name in ("run_case", "case_name", *runs):
         getattr(library, name).restype = ctypes.c_char_p
     library.litmus_outcome.restype = ctypes.c_int64

@@ -101,6 +101,7 @@ struct MailboxShape {
   static constexpr int64_t shared(int64_t tiles) { return kKeptAt + tiles * kKept * kCells * 4; }
   static constexpr int64_t kMostShared = 99 * 1024;  // of a consumer card
   static constexpr int64_t kMostTiles = (kMostShared - kKeptAt) / (kKept * kCells * 4);
+  static_assert(shared(1) <= device::kSharedLimit && kMostTiles >= 32);
 
   // Units are padded to whole pairs of products, in 16 bits and in TF32 alike.
   static FASTSEQ_HD int64_t blocks(int64_t hidden) { return (hidden + 31) / 32 * (32 / kUnits); }
@@ -108,6 +109,21 @@ struct MailboxShape {
     return (hidden + 31) / 32 * (16 / kDepth) * kParts;
   }
 };
+
+// f(the hidden sizes of a kernel): of those that are built the first that is no smaller. An RNN of
+// one gate has few weights, and one kernel.
+template <class S, class C, class F>
+const char* with_hidden(int64_t hidden, const F& f) {
+  if constexpr (C::kGates == 1) {
+    return f(Constant<1024>{});
+  } else {
+    if (hidden <= 256) return f(Constant<256>{});
+    if constexpr (sizeof(S) == 2) {
+      if (hidden > 512) return f(Constant<1024>{});
+    }
+    return f(Constant<512>{});
+  }
+}
 
 // How a call is divided. A group of blocks holds all of W_hh once, and takes some of the tiles.
 struct MailboxPlan {

@@ -127,23 +127,40 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
   }
 }
 
-// Whether a call fits, and how it is divided: null, or why not.
+// For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan) {
+const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan) {
   using Block = BackwardBlock<S, C, kHidden, kWarps>;
   return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>, a.steps,
                                             a.batch, a.hidden, plan);
 }
-
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_backward(const MailboxBackward& a, const MailboxPlan& plan,
-                             device::Stream stream) {
+const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& plan,
+                                device::Stream stream) {
   using Block = BackwardBlock<S, C, kHidden, kWarps>;
   return mailbox_run<typename Block::Shape>(
       a, plan, stream, [&](const MailboxChunk& chunk, const device::Grid& grid) {
         return device::launch_together(mailbox_backward_kernel<S, C, kHidden, kWarps>, grid, stream,
                                        Block(a, chunk));
       });
+}
+
+// Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
+// for sizes alone; no tensor need be there yet.
+template <class S, class C>
+const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan) {
+  return with_hidden<S, C>(a.hidden, [&](auto hidden) {
+    return mailbox_backward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
+  });
+}
+
+// Null, or what went wrong. a.mailbox has the plan's bytes, of any content.
+template <class S, class C>
+const char* mailbox_backward(const MailboxBackward& a, const MailboxPlan& plan,
+                             device::Stream stream) {
+  return with_hidden<S, C>(a.hidden, [&](auto hidden) {
+    return mailbox_backward_of<S, C, decltype(hidden)::kValue>(a, plan, stream);
+  });
 }
 
 }  // namespace fastseq::cuda

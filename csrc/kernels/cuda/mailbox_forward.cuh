@@ -36,9 +36,7 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
       const bool active = cell.mine && cell.inside && cell.row < now;
       const int64_t row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);
-      const auto hand = [&](uint32_t* words, float h) {
-        hand_over<Shape>(words, cell, 0, cell.inside ? h : 0.0f);
-      };
+      const auto hand = [&](uint32_t* words, float h) { hand_over<Shape>(words, cell, 0, h); };
       // The state before a tile's first step of the launch is handed over as if a step had made it.
       if (cell.mine && (i == 0 || tile * kMailboxRows >= before)) {
         float h = 0, c = 0;
@@ -100,23 +98,40 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
   }
 }
 
-// Whether a call fits, and how it is divided: null, or why not.
+// For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan) {
+const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan) {
   using Block = ForwardBlock<S, C, kHidden, kWarps>;
   return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>, a.steps,
                                             a.batch, a.hidden, plan);
 }
-
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_forward(const MailboxForward& a, const MailboxPlan& plan,
-                            device::Stream stream) {
+const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,
+                               device::Stream stream) {
   using Block = ForwardBlock<S, C, kHidden, kWarps>;
   return mailbox_run<typename Block::Shape>(
       a, plan, stream, [&](const MailboxChunk& chunk, const device::Grid& grid) {
         return device::launch_together(mailbox_forward_kernel<S, C, kHidden, kWarps>, grid, stream,
                                        Block(a, chunk));
       });
+}
+
+// Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
+// for sizes alone; no tensor need be there yet.
+template <class S, class C>
+const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan) {
+  return with_hidden<S, C>(a.hidden, [&](auto hidden) {
+    return mailbox_forward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
+  });
+}
+
+// Null, or what went wrong. a.mailbox has the plan's bytes, of any content.
+template <class S, class C>
+const char* mailbox_forward(const MailboxForward& a, const MailboxPlan& plan,
+                            device::Stream stream) {
+  return with_hidden<S, C>(a.hidden, [&](auto hidden) {
+    return mailbox_forward_of<S, C, decltype(hidden)::kValue>(a, plan, stream);
+  });
 }
 
 }  // namespace fastseq::cuda
