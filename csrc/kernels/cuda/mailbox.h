@@ -55,8 +55,8 @@ constexpr int kMailboxRows = 8;                      // of the batch in a tile: 
 constexpr int kMailboxUnits = 16;                    // of a block, with all their gates
 constexpr int kMailboxChunk = 256;                   // steps of a launch, at most
 constexpr int64_t kMailboxWords = int64_t{1} << 23;  // that a launch fills: 32 MB, half of an L2
-// Multiprocessors that are not asked for: other streams and processes may hold some, and a launch
-// that must be whole would wait for them.
+// Blocks for which room is left: other streams and processes may hold some, and a launch that must
+// be whole would wait for them.
 constexpr int64_t kMailboxLeftFree = 4;
 
 // What a block is made of, for hidden sizes to kHidden. Of each unit kParts numbers are handed over
@@ -144,7 +144,9 @@ const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t r
                          MailboxPlan& plan) {
   if (hidden < 1 || batch < 1 || steps < 1) return "there is nothing to do";
   if (hidden > Shape::kHidden) return "hidden_size is larger than the kernel";
-  if (batch * hidden * 4 > 0x7fffffff) return "the batch is larger than the kernel's indices";
+  if (batch * hidden * 4 > 0x7fffffff || steps * batch > 0x7fffffff) {
+    return "the batch is larger than the kernel's indices";
+  }
   const int64_t tiles = divide_up(batch, kMailboxRows);
   plan.blocks = Shape::blocks(hidden);
   const int64_t most = (room - kMailboxLeftFree) / plan.blocks;
@@ -157,6 +159,7 @@ const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t r
   if (plan.chunk > kMailboxChunk) plan.chunk = kMailboxChunk;
   if (plan.chunk < 16) plan.chunk = 16;
   if (plan.chunk > steps) plan.chunk = steps;
+  if (plan.words() > 0x7fffffff) return "the batch is larger than the kernel's indices";
   plan.weights = plan.blocks * Shape::kBlockWeights;
   plan.kept = batch * hidden;
   return nullptr;

@@ -1,6 +1,13 @@
 // The recurrence backward, in one launch of many blocks a chunk of steps (mailbox.h). What blocks
 // hand over are the gradients of all gates, as W_hh^T reads them: of GRU's n that is not the
 // gradient of its pre-activation.
+//
+// Not measured. Estimated a step, for a tile of eight rows at H = 1024, bfloat16, LSTM, from
+// sm_90's SASS at 1.7 GHz: as forward, but 64 KB of words a block, four times as many: 1,024 cycles
+// of 64 bytes, 0.6 us, and for all 64 blocks 4 MB, 0.7 us of an L2 that gives 5.5 TB/s; their
+// second half is asked for while the first is multiplied. A quarter of the sums (0.05 us), 92
+// instructions from the barrier to the first store of a word (0.15 us). Together 1.5 to 2.1 us; a
+// further tile 0.8 us.
 #pragma once
 
 #include "../cells.h"
@@ -41,7 +48,7 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
     for (int tile = me.first; tile < me.last && tile * kMailboxRows < rows; ++tile, ++turn) {
       const MailboxCell<Shape> cell(me, tile, a.batch, a.hidden);
       const bool active = cell.mine && cell.inside && cell.row < now;
-      const int64_t row = steps.at(i) + cell.row;
+      const int row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);
       const auto hand = [&](uint32_t* words, const float (&gates)[G]) {
         FASTSEQ_UNROLL(4) for (int g = 0; g < G; ++g) hand_over<Shape>(words, cell, g, gates[g]);
@@ -50,7 +57,7 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
       if (cell.mine && (i == 0 || tile * kMailboxRows >= before)) {
         float dr[G] = {}, direct = 0, dc = 0;
         if (cell.inside && cell.row < before) {
-          const int64_t from = steps.at(i - 1) + cell.row;
+          const int from = steps.at(i - 1) + cell.row;
           FASTSEQ_UNROLL(4) for (int g = 0; g < G; ++g) {
             dr[g] = C::kSplitsGates && g == 2 ? cell.template load<S>(a.grad_aux, from)
                                               : cell.template load<S>(a.grad_pre, from, G, g);
@@ -74,7 +81,7 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
       float cache[C::kCached + 1] = {}, h = 0, c = 0, h_prev = 0, c_prev = 0, grad_y = 0;
       if (active) {
         const bool starts = cell.row >= after;  // the state before is the initial one
-        const int64_t previous = steps.at(i + 1) + cell.row;
+        const int previous = steps.at(i + 1) + cell.row;
         if (a.grad_y) grad_y = cell.template load<S>(a.grad_y, row);
         FASTSEQ_UNROLL(4) for (int k = 0; k < C::kCached; ++k) {
           cache[k] = cell.template load<S>(a.gates, row, C::kCached, k);

@@ -34,10 +34,10 @@ struct MailboxPlace {
     mine = rest < 0 ? 0 : rest < Shape::kPairs ? rest : Shape::kPairs;
   }
 
-  FASTSEQ_DEVICE int64_t slot_words() const { return int64_t{tiles} * pairs * Shape::kPairWords; }
+  FASTSEQ_DEVICE int slot_words() const { return tiles * pairs * Shape::kPairWords; }
   // The words that a step of the launch reads, of a tile. It fills those of the next slot.
   FASTSEQ_DEVICE uint32_t* slot(const MailboxChunk& c, int step, int tile) const {
-    return c.words + step * slot_words() + int64_t{tile} * pairs * Shape::kPairWords;
+    return c.words + (step * tiles + tile) * (pairs * Shape::kPairWords);
   }
 };
 
@@ -84,37 +84,36 @@ FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const MailboxChu
 // threads: while one team makes its cells, the others are at the next tile.
 template <class Shape>
 struct MailboxCell {
-  bool mine;  // whether this thread's team has the tile; the same for a whole warp
   int in_block, in_tile;
   int unit, row;
   int hidden;
+  bool mine;            // whether this thread's team has the tile; the same for a whole warp
   bool exists, inside;  // the row; the unit, too
 
   FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int tile, int64_t batch,
                              int64_t hidden_size)
       : kept_(Shape::kKeptAt, (me.last - me.first) * Shape::kKept * Shape::kCells) {
-    const int of_group = tile - me.first;
-    const int cell = device::thread_index() - of_group % Shape::kTeams * Shape::kCells;
-    mine = cell >= 0 && cell < Shape::kCells;
+    const int of_team = device::thread_index() % Shape::kCells, of_group = tile - me.first;
     // A warp has rows i and i + 4, whose sums are in different banks.
-    in_block = cell % Shape::kUnits;
-    in_tile = cell / Shape::kUnits / 2 + cell / Shape::kUnits % 2 * 4;
+    in_block = of_team % Shape::kUnits;
+    in_tile = of_team / Shape::kUnits / 2 + of_team / Shape::kUnits % 2 * 4;
     unit = me.unit + in_block;
     row = tile * kMailboxRows + in_tile;
     hidden = static_cast<int>(hidden_size);
-    exists = row < batch;
+    mine = device::thread_index() / Shape::kCells == of_group % Shape::kTeams;
+    exists = row < static_cast<int>(batch);
     inside = exists && unit < hidden;
-    place_ = of_group * Shape::kKept * Shape::kCells + cell;
+    place_ = of_group * Shape::kKept * Shape::kCells + of_team;
   }
 
   // This unit in a row of a tensor whose rows hold `width` times H, at the i-th of these.
   template <class T>
-  FASTSEQ_DEVICE float load(const void* tensor, int64_t at, int width = 1, int i = 0) const {
-    return device::load(static_cast<const T*>(tensor) + (at * width + i) * hidden + unit);
+  FASTSEQ_DEVICE float load(const void* tensor, int at, int width = 1, int i = 0) const {
+    return device::load(static_cast<const T*>(tensor) + place(at, width, i));
   }
   template <class T>
-  FASTSEQ_DEVICE void store(void* tensor, float x, int64_t at, int width = 1, int i = 0) const {
-    device::store(static_cast<T*>(tensor) + (at * width + i) * hidden + unit, x);
+  FASTSEQ_DEVICE void store(void* tensor, float x, int at, int width = 1, int i = 0) const {
+    device::store(static_cast<T*>(tensor) + place(at, width, i), x);
   }
 
   // What this thread, and no other, keeps of the cell from step to step.
@@ -122,6 +121,10 @@ struct MailboxCell {
   FASTSEQ_DEVICE void keep(int i, float x) const { kept_.set(place_ + i * Shape::kCells, x); }
 
  private:
+  FASTSEQ_DEVICE int64_t place(int at, int width, int i) const {
+    return int64_t{at} * (width * hidden) + (i * hidden + unit);
+  }
+
   device::Shared<float> kept_;
   int place_;
 };
