@@ -165,3 +165,15 @@ EXPORT const char* run_mailbox_backward(int dtype, int cell, void** t, const int
   a.grad_c0 = t[13];
   return fastseq::cases::of_dtype(dtype, cell, a, t, sizes);
 }
+
+// Of the kernel for H to 1,024: blocks, groups, tiles, steps of a launch, bytes.
+EXPORT const char* mailbox_numbers(int64_t steps, int64_t batch, int64_t hidden, int64_t room,
+                                   int64_t* numbers) {
+  using namespace fastseq;
+  cuda::MailboxPlan plan{};
+  const char* const error = cuda::mailbox_plan<cuda::MailboxShape<BFloat16, 4, false, 1024, 8>>(
+      steps, batch, hidden, room, plan);
+  const int64_t found[] = {plan.blocks, plan.groups, plan.tiles, plan.chunk, plan.bytes()};
+  std::copy(std::begin(found), std::end(found), numbers);
+  return error;
+}

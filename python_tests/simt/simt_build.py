@@ -124,7 +124,7 @@ def load_cases(folder: Path) -> Machine:
     sources = [HERE / f"{name}_cases.cu" for name in names]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
     runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_self")
-    runs += ("run_mailbox_forward", "run_mailbox_backward")
+    runs += ("run_mailbox_forward", "run_mailbox_backward", "mailbox_numbers")
     for name in ("run_case", "case_name", *runs):
         getattr(library, name).restype = ctypes.c_char_p
     library.litmus_outcome.restype = ctypes.c_int64

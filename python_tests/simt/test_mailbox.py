@@ -306,7 +306,8 @@ def test_infinity_and_every_nan(cell: Cell, dtype: torch.dtype, cases: Machine) 
     y, exact = found["y"], case.exact(inputs)["y"]
     assert y is not None
     assert exact is not None
-    torch.testing.assert_close(y.double(), exact, atol=0.05, rtol=0.05, equal_nan=True)
+    assert exact.isnan().any()
+    assert torch.isclose(y.double(), exact, rtol=0.05, atol=0.05, equal_nan=True).all()
 
 
 @both_ways
@@ -317,6 +318,27 @@ def test_who_does_not_fit_is_told(backward: bool, cases: Machine) -> None:
     assert said(hidden=129) == "hidden_size is larger than the kernel"
     assert said(room=5) == "the device has no room for all blocks at once"
     assert said() is None
+
+
+def test_how_a_call_is_divided(cases: Machine) -> None:
+    """An H200 has 132 multiprocessors, and room for one block of the largest kernel on each."""
+
+    def plan(steps: int, batch: int, hidden: int, room: int = 132) -> tuple[int, ...]:
+        numbers = (ctypes.c_int64 * 5)()
+        said = cases.library.mailbox_numbers(
+            *map(ctypes.c_int64, (steps, batch, hidden, room)), numbers
+        )
+        assert said is None
+        blocks, groups, tiles, chunk, size = numbers
+        assert size <= 2**25 + 4 * (2**24 + batch * hidden)
+        return blocks, groups, tiles, chunk
+
+    assert plan(1024, 16, 768) == (48, 2, 1, 256)
+    assert plan(1024, 16, 1024) == (64, 2, 1, 256)
+    assert plan(1024, 44, 1024) == (64, 2, 3, 256)
+    assert plan(100, 1, 513) == (34, 1, 1, 100)
+    assert plan(1024, 200, 1024) == (64, 2, 13, 80)
+    assert plan(1024, 16, 1024, room=68) == (64, 1, 2, 256)
 
 
 @both_ways

@@ -77,9 +77,12 @@ struct MailboxShape {
   static constexpr int kProducts = kHidden / kDepth / kWarps * kParts;  // along K, of a warp
   static constexpr int kPairs = kProducts / 2;  // of products: 16 bytes of each lane
   static constexpr int kPairWords = 4 * device::kWarp;
-  static constexpr int kBatch = kPairs % 8 == 0 ? 8 : kPairs % 6 == 0 ? 6 : kPairs;  // in registers
-  static_assert(kPairs % kBatch == 0 && kBatch <= 9);
-  static constexpr int kChains = kTiles < 2 ? 4 : kTiles < 4 ? 2 : 1;
+  // Pairs that are asked for at once.
+  static constexpr int kBatch = kPairs % 8 == 0 ? 8 : kPairs % 6 == 0 ? 6 : kPairs;
+  static_assert(kPairs % kBatch == 0 && kBatch <= 8);
+  // Sums of a tile, whose products do not wait for each other. With 32 products along K there are
+  // registers for two.
+  static constexpr int kChains = kTiles == 1 && kProducts <= 24 ? 4 : kTiles < 4 ? 2 : 1;
   static_assert(kHidden % (2 * kDepth * kWarps) == 0, "a warp reads two products at a time");
   static constexpr int kCells = kUnits * kMailboxRows;  // of a tile
   static constexpr int kTeams = kThreads / kCells;      // who take the tiles in turn
@@ -110,8 +113,9 @@ struct MailboxShape {
   }
 };
 
-// f(the hidden sizes of a kernel): of those that are built the first that is no smaller. An RNN of
-// one gate has few weights, and one kernel.
+// f(the hidden size that a kernel is built for): the first that is no smaller. An RNN's one gate
+// has few weights, and one kernel. In TF32 there are none beyond 512, or 1024, and the plan says
+// so.
 template <class S, class C, class F>
 const char* with_hidden(int64_t hidden, const F& f) {
   if constexpr (C::kGates == 1) {

@@ -36,6 +36,7 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
   const MailboxPlace<Shape> me(a.chunk, a.batch, a.hidden);
   const MailboxSteps<Shape> steps(a, a.chunk, !a.reverse);
   const MailboxSums<Shape> sums;
+  MailboxCell<Shape> cell(me, a.batch, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
   device::sync();  // the table of steps is there
@@ -46,7 +47,7 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
     const int after = i < count ? steps.rows(i + 1) : 0;
     const int rows = now < before ? before : now;
     for (int tile = me.first; tile < me.last && tile * kMailboxRows < rows; ++tile, ++turn) {
-      const MailboxCell<Shape> cell(me, tile, a.batch, a.hidden);
+      cell.go_to(tile);
       const bool active = cell.mine && cell.inside && cell.row < now;
       const int row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);

@@ -80,30 +80,34 @@ FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const MailboxChu
   }
 }
 
-// The cell of a thread in a tile: one unit, one row. The tiles of a group go round among teams of
-// threads: while one team makes its cells, the others are at the next tile.
+// The cell of a thread: one unit, and one row of the tile that it is at. The tiles of a group go
+// round among teams of threads: while one team makes its cells, the others are at the next tile.
 template <class Shape>
 struct MailboxCell {
-  int in_block, in_tile;
-  int unit, row;
-  int hidden;
+  int in_block, in_tile, unit;
+  int row;              // of the batch
   bool mine;            // whether this thread's team has the tile; the same for a whole warp
   bool exists, inside;  // the row; the unit, too
 
-  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int tile, int64_t batch,
-                             int64_t hidden_size)
-      : kept_(Shape::kKeptAt, (me.last - me.first) * Shape::kKept * Shape::kCells) {
-    const int of_team = device::thread_index() % Shape::kCells, of_group = tile - me.first;
+  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int64_t batch, int64_t hidden)
+      : first_(me.first),
+        batch_(static_cast<int>(batch)),
+        hidden_(static_cast<int>(hidden)),
+        kept_(Shape::kKeptAt, (me.last - me.first) * Shape::kKept * Shape::kCells) {
+    const int of_team = device::thread_index() % Shape::kCells;
     // A warp has rows i and i + 4, whose sums are in different banks.
     in_block = of_team % Shape::kUnits;
     in_tile = of_team / Shape::kUnits / 2 + of_team / Shape::kUnits % 2 * 4;
     unit = me.unit + in_block;
+  }
+
+  FASTSEQ_DEVICE void go_to(int tile) {
+    const int thread = device::thread_index(), of_group = tile - first_;
     row = tile * kMailboxRows + in_tile;
-    hidden = static_cast<int>(hidden_size);
-    mine = device::thread_index() / Shape::kCells == of_group % Shape::kTeams;
-    exists = row < static_cast<int>(batch);
-    inside = exists && unit < hidden;
-    place_ = of_group * Shape::kKept * Shape::kCells + of_team;
+    mine = thread / Shape::kCells == of_group % Shape::kTeams;
+    exists = row < batch_;
+    inside = exists && unit < hidden_;
+    place_ = of_group * Shape::kKept * Shape::kCells + thread % Shape::kCells;
   }
 
   // This unit in a row of a tensor whose rows hold `width` times H, at the i-th of these.
@@ -122,9 +126,10 @@ struct MailboxCell {
 
  private:
   FASTSEQ_DEVICE int64_t place(int at, int width, int i) const {
-    return int64_t{at} * (width * hidden) + (i * hidden + unit);
+    return int64_t{at} * (width * hidden_) + (i * hidden_ + unit);
   }
 
+  int first_, batch_, hidden_;
   device::Shared<float> kept_;
   int place_;
 };

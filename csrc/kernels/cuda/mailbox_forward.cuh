@@ -36,15 +36,20 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
   const MailboxPlace<Shape> me(a.chunk, a.batch, a.hidden);
   const MailboxSteps<Shape> steps(a, a.chunk, a.reverse);
   const MailboxSums<Shape> sums;
+  MailboxCell<Shape> cell(me, a.batch, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
+  float bias = 0;
+  if constexpr (C::kSplitsGates) {
+    if (a.bias_hn && cell.unit < a.hidden) bias = cell.template load<S>(a.bias_hn, 0);
+  }
   device::sync();  // the table of steps is there
 
   int turn = 0;
   for (int i = 0; i < count; ++i) {
     const int now = steps.rows(i), before = steps.rows(i - 1), after = steps.rows(i + 1);
     for (int tile = me.first; tile < me.last && tile * kMailboxRows < now; ++tile, ++turn) {
-      const MailboxCell<Shape> cell(me, tile, a.batch, a.hidden);
+      cell.go_to(tile);
       const bool active = cell.mine && cell.inside && cell.row < now;
       const int row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);
@@ -65,13 +70,10 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
         cell.keep(0, h);
         if constexpr (C::kHasCellState) cell.keep(1, c);
       }
-      float x[G] = {}, bias = 0;  // under way while the words are waited for
+      float x[G] = {};  // under way while the words are waited for
       if (active) {
         FASTSEQ_UNROLL(4)
         for (int g = 0; g < G; ++g) x[g] = cell.template load<S>(a.pre, row, G, g);
-        if constexpr (C::kSplitsGates) {
-          if (a.bias_hn) bias = cell.template load<S>(a.bias_hn, 0);
-        }
       }
 
       sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.batch, w);
