@@ -120,9 +120,11 @@ def load(folder: Path) -> Machine:
 
 def load_cases(folder: Path) -> Machine:
     """The kernels that the machine is tested with, over a machine of their own."""
-    sources = [HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma")]
+    names = ("machine", "words", "mma", "mailbox")
+    sources = [HERE / f"{name}_cases.cu" for name in names]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
     runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix")
+    runs += ("run_mailbox_forward", "run_mailbox_backward", "mailbox_numbers")
     for name in ("run_case", "case_name", *runs):
         getattr(library, name).restype = ctypes.c_char_p
     library.litmus_outcome.restype = ctypes.c_int64
