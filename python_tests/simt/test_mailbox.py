@@ -197,6 +197,10 @@ def test_rows_of_different_lengths(
         cell, torch.bfloat16, backward, 5, len(RAGGED), 24, reverse=reverse, lengths=RAGGED
     )
     ragged.check(cases)
+    _, two_groups = ragged.run(cases)
+    said, one = replace(ragged, room=6).run(cases)
+    assert said is None
+    assert same(one, two_groups)
 
 
 @both_ways
@@ -213,6 +217,8 @@ def test_ends_of_tiles_and_blocks(
 def test_eight_warps(backward: bool, cases: Machine) -> None:
     """Two teams share the tiles."""
     Case(Cell.LSTM, torch.bfloat16, backward, 3, 20, 150).check(cases)
+    lengths = (3,) * 7 + (2,) * 8 + (1,) * 5
+    Case(Cell.LSTM, torch.bfloat16, backward, 3, 20, 140, lengths=lengths).check(cases)
 
 
 @both_ways
