@@ -70,6 +70,15 @@ KERNELS_MAILBOX = [
         tests=(AGAINST,),
     ),
     Mutant(
+        name="Mailbox: its blocks are not launched together",
+        file=FORWARD,
+        old="device::launch_together(mailbox_forward_kernel<S, C, kHidden, kWarps>, grid, stream,\n"
+        "                                       Block(a, chunk))",
+        new="device::launch(mailbox_forward_kernel<S, C, kHidden, kWarps>, grid, stream,"
+        " Block(a, chunk))",
+        tests=(f"{TESTS}::test_the_schedule_changes_nothing",),
+    ),
+    Mutant(
         name="Mailbox: no room is left to others",
         file=MAILBOX,
         old="room - kMailboxLeftFree",

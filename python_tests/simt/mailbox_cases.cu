@@ -86,7 +86,7 @@ struct Room {
     cuda::MailboxPlan plan{};
     const int before =
         std::exchange(simt::machine.gpu.multiprocessors, static_cast<int>(multiprocessors));
-    const char* error = plan_of(a, plan);
+    const char* error = plan_of(a, plan, 1);
     if (!error) {
       if (chunk) plan.chunk = chunk;
       a.mailbox = mailbox_memory;
@@ -168,11 +168,11 @@ EXPORT const char* run_mailbox_backward(int dtype, int cell, void** t, const int
 
 // Of the kernel for H to 1,024: blocks, groups, tiles, steps of a launch, bytes.
 EXPORT const char* mailbox_numbers(int64_t steps, int64_t batch, int64_t hidden, int64_t room,
-                                   int64_t* numbers) {
+                                   int64_t calls, int64_t* numbers) {
   using namespace fastseq;
   cuda::MailboxPlan plan{};
   const char* const error = cuda::mailbox_plan<cuda::MailboxShape<BFloat16, 4, false, 1024, 8>>(
-      steps, batch, hidden, room, plan);
+      steps, batch, hidden, room, calls, plan);
   const int64_t found[] = {plan.blocks, plan.groups, plan.tiles, plan.chunk, plan.bytes()};
   std::copy(std::begin(found), std::end(found), numbers);
   return error;

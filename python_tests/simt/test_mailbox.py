@@ -197,6 +197,10 @@ def test_rows_of_different_lengths(
         cell, torch.bfloat16, backward, 5, len(RAGGED), 24, reverse=reverse, lengths=RAGGED
     )
     ragged.check(cases)
+    _, two_groups = ragged.run(cases)
+    said, one = replace(ragged, room=6).run(cases)
+    assert said is None
+    assert same(one, two_groups)
 
 
 @both_ways
@@ -213,6 +217,8 @@ def test_ends_of_tiles_and_blocks(
 def test_eight_warps(backward: bool, cases: Machine) -> None:
     """Two teams share the tiles."""
     Case(Cell.LSTM, torch.bfloat16, backward, 3, 20, 150).check(cases)
+    lengths = (3,) * 7 + (2,) * 8 + (1,) * 5
+    Case(Cell.LSTM, torch.bfloat16, backward, 3, 20, 140, lengths=lengths).check(cases)
 
 
 @both_ways
@@ -323,14 +329,12 @@ def test_who_does_not_fit_is_told(backward: bool, cases: Machine) -> None:
 def test_how_a_call_is_divided(cases: Machine) -> None:
     """An H200 has 132 multiprocessors, and room for one block of the largest kernel on each."""
 
-    def plan(steps: int, batch: int, hidden: int, room: int = 132) -> tuple[int, ...]:
+    def plan(*sizes: int, room: int = 132, calls: int = 1) -> tuple[int, ...]:
         numbers = (ctypes.c_int64 * 5)()
-        said = cases.library.mailbox_numbers(
-            *map(ctypes.c_int64, (steps, batch, hidden, room)), numbers
-        )
-        assert said is None
+        asked = map(ctypes.c_int64, (*sizes, room, calls))
+        assert cases.library.mailbox_numbers(*asked, numbers) is None
         blocks, groups, tiles, chunk, size = numbers
-        assert size <= 2**25 + 4 * (2**24 + batch * hidden)
+        assert size <= 2**25 + 4 * (2**24 + sizes[1] * sizes[2])
         return blocks, groups, tiles, chunk
 
     assert plan(1024, 16, 768) == (48, 2, 1, 256)
@@ -339,6 +343,8 @@ def test_how_a_call_is_divided(cases: Machine) -> None:
     assert plan(100, 1, 513) == (34, 1, 1, 100)
     assert plan(1024, 200, 1024) == (64, 2, 13, 80)
     assert plan(1024, 16, 1024, room=68) == (64, 1, 2, 256)
+    assert plan(1024, 16, 1024, calls=2) == (64, 1, 2, 256)
+    assert plan(1024, 16, 512, calls=2) == (32, 2, 1, 256)
 
 
 @both_ways

@@ -142,9 +142,10 @@ struct MailboxPlan {
   int64_t bytes() const { return (weights + words() + kept) * 4; }  // of the mailbox
 };
 
-// For a device that holds `room` blocks at once. Returns null, or why there is no plan.
+// For a device that holds `room` blocks at once, of `calls` such calls side by side: both
+// directions of a layer, on a stream each. Returns null, or why there is no plan.
 template <class Shape>
-const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t room,
+const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t room, int64_t calls,
                          MailboxPlan& plan) {
   if (hidden < 1 || batch < 1 || steps < 1) return "there is nothing to do";
   if (hidden > Shape::kHidden) return "hidden_size is larger than the kernel";
@@ -153,7 +154,7 @@ const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t r
   }
   const int64_t tiles = divide_up(batch, kMailboxRows);
   plan.blocks = Shape::blocks(hidden);
-  const int64_t most = (room - kMailboxLeftFree) / plan.blocks;
+  const int64_t most = (room - kMailboxLeftFree) / (calls * plan.blocks);
   if (most < 1) return "the device has no room for all blocks at once";
   plan.tiles = divide_up(tiles, most < tiles ? most : tiles);
   plan.groups = divide_up(tiles, plan.tiles);
@@ -182,14 +183,14 @@ struct MailboxChunk {
 // Asks the device for room and divides the call.
 template <class Shape, class... Parameters>
 const char* mailbox_ask(void (*kernel)(Parameters...), int64_t steps, int64_t batch, int64_t hidden,
-                        MailboxPlan& plan) {
+                        int64_t calls, MailboxPlan& plan) {
   // With as much shared memory as a block may take: of two a multiprocessor, each has half.
   int64_t room = 0;
   if (const char* error = device::allow_shared(kernel, Shape::kMostShared)) return error;
   if (const char* error = device::room(kernel, Shape::kThreads, Shape::kMostShared, room)) {
     return error;
   }
-  return mailbox_plan<Shape>(steps, batch, hidden, room, plan);
+  return mailbox_plan<Shape>(steps, batch, hidden, room, calls, plan);
 }
 
 // W_hh as the blocks' lanes hold it, zeros beyond its ends. Row n of a tile is, by halves of eight

@@ -137,10 +137,11 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
 
 // For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan) {
+const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan,
+                                     int64_t calls = 1) {
   using Block = BackwardBlock<S, C, kHidden, kWarps>;
   return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>, a.steps,
-                                            a.batch, a.hidden, plan);
+                                            a.batch, a.hidden, calls, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& plan,
@@ -154,11 +155,12 @@ const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& pla
 }
 
 // Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
-// for sizes alone; no tensor need be there yet.
+// for sizes alone; no tensor need be there yet. `calls`: as many such calls are to run side by
+// side, each on a stream of its own; where they do not fit, one after the other may.
 template <class S, class C>
-const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan) {
+const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan, int64_t calls = 1) {
   return with_hidden<S, C>(a.hidden, [&](auto hidden) {
-    return mailbox_backward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
+    return mailbox_backward_plan_of<S, C, decltype(hidden)::kValue>(a, plan, calls);
   });
 }
 

@@ -6,9 +6,9 @@
 //   0.15 to 0.25   32 products a warp in four chains, two warps a scheduler
 //   0.1            16 stores and 32 loads a lane of partial sums, 256 turns of shared memory; the
 //                  barrier
-//   0.25 to 0.35   213 instructions from the barrier to the store of h, three of them one after the
-//                  other in a dozen cycles: exponentials, divisions
-// together 0.9 to 1.4 us; under it lie the 176 instructions from that store to the next poll, the
+//   0.25 to 0.35   213 instructions from the barrier to the store of h, half of them three
+//                  sigmoids and two tanh one after the other
+// together 0.9 to 1.4 us; under it lie some 170 instructions from that store to the next poll, the
 // loads of pre-activations and 16 KB of words a block (256 cycles of 64 bytes). A further tile of
 // the same block: 0.3 to 0.5 us, what its products, sums and words need.
 #pragma once
@@ -114,10 +114,10 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
 
 // For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan) {
+const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan, int64_t calls = 1) {
   using Block = ForwardBlock<S, C, kHidden, kWarps>;
   return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>, a.steps,
-                                            a.batch, a.hidden, plan);
+                                            a.batch, a.hidden, calls, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,
@@ -131,11 +131,12 @@ const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,
 }
 
 // Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
-// for sizes alone; no tensor need be there yet.
+// for sizes alone; no tensor need be there yet. `calls`: as many such calls are to run side by
+// side, each on a stream of its own; where they do not fit, one after the other may.
 template <class S, class C>
-const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan) {
+const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan, int64_t calls = 1) {
   return with_hidden<S, C>(a.hidden, [&](auto hidden) {
-    return mailbox_forward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
+    return mailbox_forward_plan_of<S, C, decltype(hidden)::kValue>(a, plan, calls);
   });
 }
 
