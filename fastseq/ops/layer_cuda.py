@@ -149,16 +149,29 @@ def _recurrent_product(
 def _previous_rows(y: Tensor, h0: Tensor, sizes: list[int], reverse: bool) -> list[Tensor]:
     """The hidden state before each row of a packed batch, as pieces of y (N, R) and h0 (B, R).
 
-    Pieces, and not an index: that would be copied to the device.
+    Pieces, and not an index: that would be copied to the device. They are as long as they can be,
+    a few for each length in the batch, since the host takes a microsecond or two for each.
     """
-    steps = list(y.split(sizes))
-    if not reverse:
-        return [h0[: sizes[0]], *(rows[:n] for rows, n in zip(steps, sizes[1:], strict=False))]
-    pieces = []
+    pieces: list[tuple[Tensor, int, int]] = []  # of which tensor, from where to where
+
+    def add(tensor: Tensor, first: int, count: int) -> None:
+        if pieces and pieces[-1][0] is tensor and pieces[-1][2] == first:
+            pieces[-1] = (tensor, pieces[-1][1], first + count)
+        elif count:
+            pieces.append((tensor, first, first + count))
+
+    start = 0
     for t, n in enumerate(sizes):
-        later = sizes[t + 1] if t + 1 < len(sizes) else 0
-        pieces += [*steps[t + 1 : t + 2], h0[later:n]]  # rows that end here begin with h0
-    return pieces
+        if reverse:
+            later = sizes[t + 1] if t + 1 < len(sizes) else 0
+            add(y, start + n, later)
+            add(h0, later, n - later)  # rows that end here begin with h0
+        elif t:
+            add(y, start - sizes[t - 1], n)
+        else:
+            add(h0, 0, n)
+        start += n
+    return [tensor[first:last] for tensor, first, last in pieces]
 
 
 def step(
