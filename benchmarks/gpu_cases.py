@@ -88,7 +88,8 @@ def label(case: Case) -> str:
 
 def routes(module: nn.RNNBase) -> list[str]:
     """Those that a layer can be forced to: what has no persistent kernel would go step by step."""
-    name = persistent.kernel(Cell[module.mode], module.weight_hh_l0.dtype, module.hidden_size)
+    dtype = next(module.parameters()).dtype
+    name = persistent.kernel(Cell[module.mode], dtype, module.hidden_size)
     return [route for route in ROUTES if name or route != "persistent"]
 
 
