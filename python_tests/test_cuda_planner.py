@@ -89,7 +89,7 @@ def cudnn() -> Iterator[Calls]:
         ({"hidden": 64, "tf32": False, "dtype": torch.bfloat16}, PERSISTENT, ""),
         ({"hidden": 64, "dtype": torch.float64}, CUDNN, "no persistent kernel of this dtype"),
         ({"hidden": 64, "projected": True}, CUDNN, "with a projection"),
-        ({"hidden": 64, "batch": 4097}, CUDNN, "take turns"),
+        ({"hidden": 64, "batch": 2049}, CUDNN, "take turns"),
         ({"hidden": 64, "capability": T4}, CUDNN, "need compute capability 8.0"),
         ({"hidden": 64, "steps": 0}, STEP, "no work; there is no work"),
     ],
@@ -129,7 +129,7 @@ def test_rules(change: dict[str, Any], route: str, words: str) -> None:
                 {"capability": T4},
                 {"hidden": 97},
                 {"batch": 0},
-                {"batch": 4097},
+                {"batch": 2049},
             ],
         ),
     ],
@@ -150,7 +150,7 @@ def test_a_route_is_forced_where_it_can_be() -> None:
     route, why = plan(USUAL._replace(options=True), CUDNN, "he")
     assert route == STEP
     assert why.startswith("he asks for cudnn, but torch.nn")
-    assert plan(FEW._replace(batch=4097), PERSISTENT, "he") == (PERSISTENT, "he asks for it")
+    assert plan(FEW._replace(batch=2049), PERSISTENT, "he") == (PERSISTENT, "he asks for it")
     assert plan(FEW, CUDNN, "he").route == CUDNN
     route, why = plan(USUAL, PERSISTENT, "he")
     assert (route, why) == (

@@ -19,8 +19,9 @@ from fastseq.ops.routes import AUTO, PERSISTENT, Rule, forced
 
 DEVICES = {"cuda"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Eight rows a block: beyond so many, blocks take turns on every GPU that there is.
-MANY_ROWS = 4096
+# Eight rows a block: beyond so many, blocks take turns on every GPU that there is, and the steps of
+# others, which are large products then, no longer cost much beside their work.
+MANY_ROWS = 2048
 
 
 def kernel(cell: Cell, dtype: torch.dtype, hidden: int) -> str:

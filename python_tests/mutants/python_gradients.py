@@ -180,14 +180,14 @@ PYTHON_GRADIENTS = [
         file="fastseq/ops/layer_cuda.py",
         old=" and pieces[-1][2] == first",
         new="",
-        tests=("test_layer_cuda.py",),
+        tests=("test_layer_cuda.py::test_states_before_the_rows_of_a_packed_batch",),
     ),
     Mutant(
         name="CUDA's composition: a piece for each step of a packed batch",
         file="fastseq/ops/layer_cuda.py",
         old=" and pieces[-1][2] == first",
         new=" and False",
-        tests=("test_layer_cuda.py",),
+        tests=("test_layer_cuda.py::test_states_before_the_rows_of_a_packed_batch",),
     ),
     # ---- the reference, which second derivatives run
     Mutant(
