@@ -15,14 +15,15 @@ import rnn_cases
 import rows
 import torch
 import trio
-from rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
-from torch import Tensor
+from rnn_cases import TORCH_DTYPE, Case, DType, Layout, Mode, Shape
+from torch import Tensor, nn
 
 import fastseq
+from fastseq.ops import Cell, persistent
 
 Calls = dict[str, list[Callable[[], Sequence[Tensor]]]]  # by provider, one for each input
 
-ROUTES = ("cudnn", "step")
+ROUTES = ("persistent", "cudnn", "step")
 STACK: Shape = (512, 32, 512, 512)  # of what is measured in both directions, deep and ragged
 # T, B, I, H: from one row to many, few units to many, odd ones; (44, 160) is slow in cuDNN's
 # kernel for few units, and (16, 1024, 768) what others have published.
@@ -34,6 +35,7 @@ SHAPES: list[Shape] = [
     (512, 1, 1024, 1024),
     (512, 8, 512, 512),
     (512, 32, 128, 128),
+    (512, 64, 64, 64),
     (512, 32, 500, 500),
     (256, 64, 1024, 1024),
     (256, 128, 512, 512),
@@ -67,7 +69,7 @@ def recurrent(tiny: bool) -> Iterator[Case]:
     """The cases of the recurrences, those first that decide most."""
     shapes = TINY if tiny else SHAPES
     stack = TINY[0] if tiny else STACK
-    kinds = [Cell.lstm, Cell.gru] if tiny else list(Cell)
+    kinds = [rnn_cases.Cell.lstm, rnn_cases.Cell.gru] if tiny else list(rnn_cases.Cell)
     for (mode, dtype), cell in product(TINY_ORDER if tiny else ORDER, kinds):
         for shape in shapes:
             yield Case(cell, dtype, mode, Layout.dense, shape)
@@ -82,6 +84,13 @@ def label(case: Case) -> str:
     columns = case.columns()
     sizes = ", ".join(map(str, case.shape))
     return f"{columns['op']} {columns['dtype']} {columns['mode']} {columns['layout']} {sizes}"
+
+
+def routes(module: nn.RNNBase) -> list[str]:
+    """Those that a layer can be forced to: what has no persistent kernel would go step by step."""
+    dtype = next(module.parameters()).dtype
+    name = persistent.kernel(Cell[module.mode], dtype, module.hidden_size)
+    return [route for route in ROUTES if name or route != "persistent"]
 
 
 def forced(route: str, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -108,7 +117,7 @@ def recurrent_calls(case: Case, device: torch.device) -> Calls:
         for name, call in [
             (rows.NATIVE, theirs),
             (rows.OURS, own),
-            *((f"{rows.OURS} {route}", forced(route, own)) for route in ROUTES),
+            *((f"{rows.OURS} {route}", forced(route, own)) for route in routes(ours)),
         ]:
             made.setdefault(name, []).append(call)
     return made

@@ -2,6 +2,7 @@
 // (fastseq/_native.py). So nothing here depends on a version of Python, and one wheel serves all.
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/plan.h"
+#include "kernels/cuda/persistent.h"
 
 #define FASTSEQ_ENTRY extern "C" __attribute__((visibility("default")))
 
@@ -36,4 +37,18 @@ FASTSEQ_ENTRY void fastseq_plan_recurrence(int cell, int64_t steps, int64_t batc
   plan[0] = useful;
   plan[1] = chosen.batches;
   plan[2] = chosen.units;
+}
+
+// The CUDA kernel that runs all steps of such a layer in one launch, built or not; or "".
+FASTSEQ_ENTRY const char* fastseq_persistent_kernel(int cell, int itemsize, int64_t hidden) {
+  const fastseq::DType dtype = itemsize == 2   ? fastseq::DType::kHalf
+                               : itemsize == 4 ? fastseq::DType::kFloat
+                                               : fastseq::DType::kDouble;
+  switch (fastseq::cuda::persistent_kernel(static_cast<fastseq::Cell>(cell), dtype, hidden)) {
+    case fastseq::cuda::Persistent::kSelf:
+      return "self";
+    case fastseq::cuda::Persistent::kNone:
+      break;
+  }
+  return "";
 }

@@ -98,6 +98,8 @@ _FORMULAS = {
     "extended_layer_backward": extended_layer_backward,
     "recurrence": recurrence,
     "recurrence_backward": recurrence_backward,
+    "recurrence_persistent": recurrence,
+    "recurrence_persistent_backward": recurrence_backward,
     "step": step,
     "step_": step,
     "linear": linear,

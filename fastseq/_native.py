@@ -37,6 +37,8 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(ctypes.c_int64),
     ]
     library.fastseq_plan_recurrence.restype = None
+    library.fastseq_persistent_kernel.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+    library.fastseq_persistent_kernel.restype = ctypes.c_char_p
     return library
 
 
@@ -82,3 +84,17 @@ def plan_recurrence(
     made = (ctypes.c_int64 * 3)()
     _library().fastseq_plan_recurrence(cell, steps, batch, input, hidden, state, threads, made)
     return RecurrencePlan(*made)
+
+
+def persistent_kernel(cell: int, itemsize: int, hidden: int) -> str:
+    """The CUDA kernel that runs all steps of such a layer in one launch, built or not; or "".
+
+    Args:
+        cell: a code of ``fastseq.ops.Cell``.
+        itemsize: bytes of a number; those of 4 are multiplied as TF32.
+        hidden: H.
+    """
+    if not 0 <= cell <= 3:
+        raise ValueError(f"cell should be 0, 1, 2 or 3, got {cell}")
+    name: bytes = _library().fastseq_persistent_kernel(cell, itemsize, hidden)
+    return name.decode()

@@ -12,7 +12,7 @@ from fastseq.functional.lrn import DTYPES
 from fastseq.functional.options import PLAIN
 from fastseq.functional.prepare import autocast_dtype
 from fastseq.nn import GRU, LSTM, RNN, LocalResponseNorm, MaxPool2d, ReLULRNMaxPool2d
-from fastseq.ops import Cell
+from fastseq.ops import Cell, persistent
 from fastseq.ops._common import channels_last
 
 _CELLS = {
@@ -113,6 +113,12 @@ def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None
         return (
             f"cuDNN, the whole stack in one call, because {why}. Second derivatives go by the CUDA "
             "step kernels."
+        )
+    if route == cuda_route.PERSISTENT:
+        name = persistent.kernel(facts.cell, facts.dtype, facts.hidden)
+        return (
+            f"the CUDA kernel '{name}', one launch for all steps of a layer in "
+            f"a direction, because {why}. Second derivatives go by the CUDA step kernels."
         )
     return f"CUDA step kernels, one product and one cell kernel a step, because {why}."
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from fastseq.functional import cuda_route, cuda_stack
 from fastseq.functional.prepare import NATIVE
+from fastseq.ops import persistent
 
 CONTIGUOUS = "RNN module weights are not part of single contiguous chunk of memory"
 
@@ -109,7 +110,7 @@ def gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Calls]:
     with pytest.MonkeyPatch.context() as patch:
         library.impl("_cudnn_rnn_flatten_weight", flatten, "CPU")
         patch.setattr(cuda_stack, "DEVICES", {"cpu"})
-        patch.setattr(cuda_route, "capability", lambda device: capability)
+        patch.setattr(persistent, "capability", lambda device: capability)
         patch.setattr(cuda_route, "cudnn_enabled", lambda: True)
         patch.setattr(torch.backends.cudnn.rnn, "get_cudnn_mode", lambda mode: 0)
         for cell, (layer, step) in list(NATIVE.items()):

@@ -22,10 +22,10 @@ def test_gpu_rehearsal(rows: ModuleType, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     with (tmp_path / "gpu_rnn.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
-    routes = ["torch.nn", "fastseq", "fastseq cudnn", "fastseq step"]
+    routes = ["torch.nn", "fastseq", *(f"fastseq {r}" for r in ("persistent", "cudnn", "step"))]
     ops = ["LSTM", "LSTM", "LSTMx2", "biLSTM", "GRU", "GRU", "GRUx2", "biGRU"]
     assert [row["provider"] for row in found] == 16 * routes
-    assert [row["op"] for row in found[::4]] == 2 * ops
+    assert [row["op"] for row in found[::5]] == 2 * ops
     for row in found:
         assert [row[name] for name in rows.SOFTWARE] == ["", "", ""]  # there is no GPU
         assert row["commit"] == "c0ffee"
@@ -88,7 +88,7 @@ def test_gpu_build_and_tests(tmp_path: Path) -> None:
     assert command[1:] == ["-m", "pip", "install", "--no-build-isolation", "--no-deps", "."]
     assert environment["FASTSEQ_CUDA_ARCHITECTURES"] == "90-real"
     names = {Path(word).name for word in gpu.test_command()}
-    assert names >= {"pytest", "test_cuda.py", "test_cuda_images.py", "test_cuda_routes.py"}
+    assert names >= {"pytest", "test_cuda.py", "test_cuda_images.py", "test_cuda_persistent.py"}
     log = gpu.Log(tmp_path / "gpu.txt")
     assert gpu.run([sys.executable, "-c", "print(1); print(2); print(3)"], 60, log, 2)
     assert not gpu.run([sys.executable, "-c", "raise SystemExit(3)"], 60, log, 2)
@@ -129,7 +129,7 @@ def test_cases_of_stacks_and_both_directions() -> None:
     import rnn_cases
 
     cases = list(gpu_cases.recurrent(tiny=False))
-    assert len(cases) == len(set(cases)) == 9 * 3 * 14
+    assert len(cases) == len(set(cases)) == 9 * 3 * 15
     assert {case.shape for case in cases} >= {(512, 44, 160, 160), (1024, 16, 768, 768)}
     tiny = list(gpu_cases.recurrent(tiny=True))
     (deep,) = [case for case in tiny[:4] if case.layers == 2]

@@ -15,8 +15,8 @@ from recurrence_cases import (
 
 import fastseq
 from fastseq.functional import cuda_route
-from fastseq.functional.cuda_route import CUDNN, STEP, Facts, plan
-from fastseq.ops import Cell
+from fastseq.functional.cuda_route import CUDNN, PERSISTENT, STEP, Facts, plan
+from fastseq.ops import Cell, persistent, routes
 
 T4, A100, H100 = (7, 5), (8, 0), (9, 0)  # compute capabilities
 USUAL = Facts(
@@ -34,8 +34,10 @@ USUAL = Facts(
     observed=False,
     deterministic=False,
     cudnn=True,
+    tf32=True,
     capability=H100,
 )
+FEW = USUAL._replace(hidden=96)  # units, for which one block has registers
 each_kind = pytest.mark.parametrize("kind", KINDS)
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
 
@@ -73,6 +75,23 @@ def cudnn() -> Iterator[Calls]:
         ({"hidden": 160, "batch": 16}, CUDNN, ""),
         ({"hidden": 128, "batch": 44}, CUDNN, ""),
         ({"hidden": 193, "batch": 44}, CUDNN, ""),
+        ({"hidden": 96}, PERSISTENT, "one launch is faster"),
+        ({"hidden": 97}, CUDNN, "registers for so many units"),
+        ({"hidden": 97, "cell": Cell.RNN_RELU}, PERSISTENT, ""),
+        ({"hidden": 128, "dtype": torch.bfloat16}, PERSISTENT, ""),
+        ({"hidden": 128, "dtype": torch.float16, "cell": Cell.GRU}, PERSISTENT, ""),
+        ({"hidden": 129, "dtype": torch.float16, "batch": 1}, CUDNN, ""),
+        ({"hidden": 64, "packed": True}, PERSISTENT, ""),
+        ({"hidden": 64, "observed": True, "deterministic": True}, PERSISTENT, ""),
+        ({"hidden": 64, "cudnn": False, "steps": 1}, PERSISTENT, ""),
+        ({"hidden": 64, "options": True}, PERSISTENT, ""),
+        ({"hidden": 64, "tf32": False}, CUDNN, "TF32, which is off"),
+        ({"hidden": 64, "tf32": False, "dtype": torch.bfloat16}, PERSISTENT, ""),
+        ({"hidden": 64, "dtype": torch.float64}, CUDNN, "no persistent kernel of this dtype"),
+        ({"hidden": 64, "projected": True}, CUDNN, "with a projection"),
+        ({"hidden": 64, "batch": 2049}, CUDNN, "take turns"),
+        ({"hidden": 64, "capability": T4}, CUDNN, "need compute capability 8.0"),
+        ({"hidden": 64, "steps": 0}, STEP, "no work; there is no work"),
     ],
     ids=str,
 )
@@ -82,22 +101,45 @@ def test_rules(change: dict[str, Any], route: str, words: str) -> None:
     assert words in found.why
 
 
-def test_every_rule_is_of_use() -> None:
+@pytest.mark.parametrize(
+    ("route", "usual", "changes"),
+    [
+        (
+            CUDNN,
+            USUAL,
+            [
+                {"options": True},
+                {"observed": True},
+                {"cudnn": False},
+                {"dtype": torch.complex64},
+                {"dtype": torch.bfloat16, "capability": T4},
+                {"batch": 0},
+                {"deterministic": True},
+                {"hidden": 160},
+                {"steps": 1},
+            ],
+        ),
+        (
+            PERSISTENT,
+            FEW,
+            [
+                {"projected": True},
+                {"dtype": torch.float64},
+                {"tf32": False},
+                {"capability": T4},
+                {"hidden": 97},
+                {"batch": 0},
+                {"batch": 2049},
+            ],
+        ),
+    ],
+    ids=[CUDNN, PERSISTENT],
+)
+def test_every_rule_is_of_use(route: str, usual: Facts, changes: list[dict[str, Any]]) -> None:
     """Each alone turns the usual call away; so none hides behind another."""
-    changes = [
-        {"options": True},
-        {"observed": True},
-        {"cudnn": False},
-        {"dtype": torch.complex64},
-        {"dtype": torch.bfloat16, "capability": T4},
-        {"batch": 0},
-        {"deterministic": True},
-        {"hidden": 160},
-        {"steps": 1},
-    ]
-    route = cuda_route.ROUTES[CUDNN]
-    rules = [*route.cannot, *route.slow]
-    hits = [[rule.applies(USUAL._replace(**change)) for rule in rules] for change in changes]
+    found = cuda_route.ROUTES[route]
+    rules = [*found.cannot, *found.slow]
+    hits = [[rule.applies(usual._replace(**change)) for rule in rules] for change in changes]
     assert hits == [[i == j for j in range(len(rules))] for i in range(len(changes))]
 
 
@@ -108,6 +150,13 @@ def test_a_route_is_forced_where_it_can_be() -> None:
     route, why = plan(USUAL._replace(options=True), CUDNN, "he")
     assert route == STEP
     assert why.startswith("he asks for cudnn, but torch.nn")
+    assert plan(FEW._replace(batch=2049), PERSISTENT, "he") == (PERSISTENT, "he asks for it")
+    assert plan(FEW, CUDNN, "he").route == CUDNN
+    route, why = plan(USUAL, PERSISTENT, "he")
+    assert (route, why) == (
+        STEP,
+        "he asks for persistent, but no persistent kernel has registers for so many units",
+    )
 
 
 def test_force_is_undone_and_stays_in_its_thread() -> None:
@@ -127,16 +176,16 @@ def test_force_is_undone_and_stays_in_its_thread() -> None:
 
 def test_an_unknown_route_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        pytest.raises(ValueError, match="no route 'fast'; there are auto, cudnn, step"),
+        pytest.raises(ValueError, match="no route 'fast'; there are auto, persistent, cudnn, step"),
         fastseq.cuda_rnn("fast"),
     ):
         pass
     monkeypatch.setenv("FASTSEQ_CUDA_RNN", "fast")
     with pytest.raises(ImportError, match="FASTSEQ_CUDA_RNN is 'fast', and the routes"):
-        cuda_route._from_environment()
+        routes.from_environment()
     monkeypatch.setenv("FASTSEQ_CUDA_RNN", "step")
-    assert cuda_route._from_environment() == STEP
-    monkeypatch.setattr(cuda_route, "_environment", STEP)
+    assert routes.from_environment() == STEP
+    monkeypatch.setattr(routes, "environment", STEP)
     assert cuda_route.chosen(USUAL) == (STEP, "FASTSEQ_CUDA_RNN asks for it")
     with fastseq.cuda_rnn("auto"):
         assert cuda_route.chosen(USUAL).route == CUDNN
@@ -147,19 +196,20 @@ def test_an_unknown_route_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 
 @each_kind
 def test_explain(kind: str, cudnn: Calls) -> None:
-    module = getattr(fastseq, kind)(3, 4)
+    module = getattr(fastseq, kind)(3, 200)
     x = numbers(5, 2, 3)
     said = fastseq.explain(module, x)
-    assert "T=5, B=2, H=4: cuDNN, the whole stack in one call, because it launches" in said
+    assert "T=5, B=2, H=200: cuDNN, the whole stack in one call, because no persistent" in said
+    assert "; it launches its steps faster" in said
     assert "cuDNN" in fastseq.explain(module, packed([5, 3], 3))
     with fastseq.cuda_rnn("step"):
         said = fastseq.explain(module, x)
     assert "CUDA step kernels" in said
     assert said.endswith("because fastseq.cuda_rnn asks for it.")
     assert "because of layer_norm" in fastseq.explain(
-        getattr(fastseq, kind)(3, 4, layer_norm=True), x
+        getattr(fastseq, kind)(3, 200, layer_norm=True), x
     )
-    recomputing = getattr(fastseq, kind)(3, 4, recompute=True)
+    recomputing = getattr(fastseq, kind)(3, 200, recompute=True)
     assert "has not what the call asks for" in fastseq.explain(recomputing, x)
     assert not cudnn
 
@@ -169,7 +219,27 @@ def test_explain_of_an_old_gpu() -> None:
         said = fastseq.explain(
             fastseq.GRU(3, 4, dtype=torch.bfloat16), torch.zeros(5, 2, 3).bfloat16()
         )
-    assert said.endswith("because cuDNN's bfloat16 needs compute capability 8.0.")
+    assert said.endswith("capability 8.0; cuDNN's bfloat16 needs compute capability 8.0.")
+
+
+def test_explain_names_the_persistent_kernel(cudnn: Calls) -> None:
+    module = fastseq.LSTM(3, 4, dtype=torch.bfloat16)
+    said = fastseq.explain(module, torch.zeros(5, 2, 3).bfloat16())
+    assert "the CUDA kernel 'self', one launch for all steps of a layer" in said
+    with fastseq.cuda_rnn("cudnn"):
+        said = fastseq.explain(module, torch.zeros(5, 2, 3).bfloat16())
+    assert "cuDNN, the whole stack" in said
+    assert not cudnn
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("cell", list(Cell))
+def test_kernels_by_size(cell: Cell, dtype: torch.dtype) -> None:
+    """simt/test_self.py runs the largest of each, and is refused one unit more."""
+    wide = dtype == torch.float32 and cell.gates > 1
+    most = {torch.float64: 0}.get(dtype, 96 if wide else 128)
+    assert persistent.kernel(cell, dtype, max(most, 1)) == ("self" if most else "")
+    assert persistent.kernel(cell, dtype, most + 1) == ""
 
 
 def test_every_call_says_what_it_does(cudnn: Calls) -> None:
@@ -179,6 +249,11 @@ def test_every_call_says_what_it_does(cudnn: Calls) -> None:
         (fastseq.LSTM(3, 160), numbers(2, 3, 3)),
         (fastseq.GRU(3, 4), numbers(1, 2, 3)),
         (fastseq.GRU(3, 4, batch_first=True), numbers(1, 2, 3)),
+        (fastseq.GRU(3, 4, dtype=torch.float16), numbers(5, 2, 3, dtype=torch.float16)),
+        (
+            fastseq.GRU(3, 4, dtype=torch.float16, bidirectional=True),
+            packed([5, 3], 3, torch.float16),
+        ),
     ]:
         cudnn.clear()
         said = fastseq.explain(module, x)

@@ -198,6 +198,7 @@ def test_a_library_shows_its_entries_and_nothing_else() -> None:
         "fastseq_capability",
         "fastseq_capability_available",
         "fastseq_capability_name",
+        "fastseq_persistent_kernel",
         "fastseq_plan_recurrence",
     }
 

@@ -46,6 +46,18 @@ def test_torchs_defaults() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_tf32_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the switch for RNNs; of a single step, and without cuDNN, by that of products."""
+    assert precision.tf32(single=False)
+    assert not precision.tf32(single=True)
+    to("rnn", "ieee")
+    to("matmul", "tf32")
+    assert not precision.tf32(single=False)
+    assert precision.tf32(single=True)
+    monkeypatch.setattr(precision, "cudnn_enabled", lambda: False)
+    assert precision.tf32(single=False)
+
+
 def test_products_that_may_be_coarser_than_the_layers() -> None:
     to("rnn", "ieee")
     to("matmul", "tf32")

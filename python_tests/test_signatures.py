@@ -14,8 +14,9 @@ from fastseq.ops import Extras, Window
 RAW = torch.ops.fastseq
 NAMES = [
     "layer", "layer_backward", "extended_layer", "extended_layer_backward", "recurrence",
-    "recurrence_backward", "step", "linear", "local_response_norm", "local_response_norm_backward",
-    "max_pool2d", "max_pool2d_backward", "relu_lrn_max_pool2d", "relu_lrn_max_pool2d_backward",
+    "recurrence_backward", "recurrence_persistent", "recurrence_persistent_backward", "step",
+    "linear", "local_response_norm", "local_response_norm_backward", "max_pool2d",
+    "max_pool2d_backward", "relu_lrn_max_pool2d", "relu_lrn_max_pool2d_backward",
 ]  # fmt: skip
 TOGETHER = {"window": Window._fields, "extras": Extras._fields}  # arguments in one
 REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -54,8 +55,9 @@ def test_every_floor_is_there() -> None:
     every = {a.split("::")[1].split(".")[0] for a in torch._C._dispatch_get_all_op_names()
              if a.startswith("fastseq::")}  # fmt: skip
     assert every == {*NAMES, "step_", "empty_cache"}
-    assert {n for n in NAMES if not hasattr(ops, n)} == {"extended_layer_backward"}
-    assert {n for n in NAMES if not hasattr(reference, n)} == {"step", "linear"}
+    loops = {"recurrence_persistent", "recurrence_persistent_backward"}  # twins of others
+    assert {n for n in NAMES if not hasattr(ops, n)} == {"extended_layer_backward", *loops}
+    assert {n for n in NAMES if not hasattr(reference, n)} == {"step", "linear", *loops}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,9 +67,11 @@ def test_results_have_the_names_of_the_schema(name: str) -> None:
     made: Any = {
         "layer": ops.Forward,
         "recurrence": ops.Forward,
+        "recurrence_persistent": ops.Forward,
         "extended_layer": ops.ExtendedForward,
         "layer_backward": ops.LayerBackward,
         "recurrence_backward": ops.Backward,
+        "recurrence_persistent_backward": ops.Backward,
         "extended_layer_backward": ops.ExtendedBackward,
         "max_pool2d": ops.Pooled,
         "relu_lrn_max_pool2d": ops.Pooled,

@@ -7,6 +7,8 @@
 STABLE_TORCH_LIBRARY(fastseq, m) {
   m.def(fastseq::ops::kRecurrenceSchema);
   m.def(fastseq::ops::kRecurrenceBackwardSchema);
+  m.def(fastseq::ops::kPersistentSchema);
+  m.def(fastseq::ops::kPersistentBackwardSchema);
   m.def(fastseq::ops::kLayerSchema);
   m.def(fastseq::ops::kLayerBackwardSchema);
   m.def(fastseq::ops::kExtendedLayerSchema);

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd, in_place
-from fastseq.ops import Wanted
+from fastseq.ops import Wanted, routes
 from fastseq.ops.recurrence import _sum_type
 
 _Grads = tuple[Tensor | None, ...]
@@ -82,6 +82,7 @@ class Layer(torch.autograd.Function):
             x, y, gates, cells, h0, c0, weight_ih, weight_hh, weight_hr, batch_sizes
         )
         ctx.cell, ctx.reverse = cell, reverse
+        ctx.route = routes.current()  # on a GPU, backward is another thread's
         # Zeros for the outputs that nobody used would cost a pass over memory each.
         ctx.set_materialize_grads(False)
 
@@ -91,9 +92,13 @@ class Layer(torch.autograd.Function):
         if all(g is None for g in grads):
             return (None,) * 12
         need = ctx.needs_input_grad
-        dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr = layer_backward(
-            *grads, *ctx.saved_tensors, ctx.cell, ctx.reverse, wanted_by(need)
-        )
+        token = routes.resume(ctx.route)
+        try:
+            dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh, dw_hr = layer_backward(
+                *grads, *ctx.saved_tensors, ctx.cell, ctx.reverse, wanted_by(need)
+            )
+        finally:
+            routes.leave(token)
         return (
             dx if need[0] else None,
             dh0,
@@ -180,5 +185,7 @@ layer = Op("layer", Layer, _formula)
 layer_backward = Op("layer_backward", LayerBackward, reference.layer_backward)
 recurrence = Op("recurrence", None, reference.recurrence)
 recurrence_backward = Op("recurrence_backward", None, reference.recurrence_backward)
+persistent = Op("recurrence_persistent", None, reference.recurrence)
+persistent_backward = Op("recurrence_persistent_backward", None, reference.recurrence_backward)
 step = Op("step", None, _step_formula)
 in_place("step_")

@@ -8,20 +8,19 @@ measured on a GPU yet (``benchmarks/gpu.py`` does).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
-from fastseq.ops import Cell
+from fastseq.ops import Cell, persistent, routes
 from fastseq.ops.precision import cudnn_enabled as cudnn_enabled
-
-CUDNN, STEP, AUTO = "cudnn", "step", "auto"
-VARIABLE = "FASTSEQ_CUDA_RNN"
+from fastseq.ops.routes import AUTO, Rule
+from fastseq.ops.routes import CUDNN as CUDNN
+from fastseq.ops.routes import PERSISTENT as PERSISTENT
+from fastseq.ops.routes import STEP as STEP
+from fastseq.ops.routes import cuda_rnn as cuda_rnn
 
 
 class Facts(NamedTuple):
@@ -38,11 +37,12 @@ class Facts(NamedTuple):
         dtype: in which it is computed; that of autocast where it is on.
         projected: whether h is a projection.
         packed: whether the batch is ragged.
-        options: whether lengths, resets, layer norm... are asked for, which torch.nn has not.
+        options: whether something is asked for that torch.nn has not.
         observed: whether a compiler, a transform of torch.func, forward mode or a mode of dispatch
             follows the ops.
         deterministic: whether ``torch.use_deterministic_algorithms`` is on.
         cudnn: whether torch has cuDNN and may use it (``torch.backends.cudnn.enabled``).
+        tf32: whether float32 may be multiplied as TF32.
         capability: of the device, as in (9, 0).
     """
 
@@ -60,14 +60,8 @@ class Facts(NamedTuple):
     observed: bool
     deterministic: bool
     cudnn: bool
+    tf32: bool
     capability: tuple[int, int]
-
-
-class Rule(NamedTuple):
-    """When a route is not taken, and why, in words that follow "because"."""
-
-    applies: Callable[[Facts], bool]
-    why: str
 
 
 class Route(NamedTuple):
@@ -76,12 +70,12 @@ class Route(NamedTuple):
     Attributes:
         cannot: what it has not; nothing forces it there.
         slow: estimates of where another one is faster.
-        chosen: why it is taken where neither holds.
+        chosen: why it is taken where neither holds, in a sentence or none.
     """
 
     cannot: tuple[Rule, ...]
     slow: tuple[Rule, ...]
-    chosen: str
+    chosen: tuple[str, ...]
 
 
 class Choice(NamedTuple):
@@ -105,6 +99,14 @@ def _slow_small_h(f: Facts) -> bool:
 
 
 ROUTES: Mapping[str, Route] = {
+    PERSISTENT: Route(
+        cannot=(
+            *persistent.CANNOT,
+            Rule(lambda f: not (f.steps and f.batch and f.input and f.hidden), "there is no work"),
+        ),
+        slow=persistent.SLOW,
+        chosen=("one launch is faster than one or more a step (an estimate)",),
+    ),
     CUDNN: Route(
         cannot=(
             Rule(lambda f: f.options, "torch.nn, and so cuDNN, has not what the call asks for"),
@@ -129,11 +131,10 @@ ROUTES: Mapping[str, Route] = {
             Rule(_slow_small_h, "cuDNN's kernel for few units is slow at this H and B (estimate)"),
             Rule(lambda f: f.steps == 1, "of a single step there is no loop to make (estimate)"),
         ),
-        chosen="it launches its steps faster than we do ours (an estimate)",
+        chosen=("it launches its steps faster than we do ours (an estimate)",),
     ),
-    STEP: Route(cannot=(), slow=(), chosen="no other route is faster"),
+    STEP: Route(cannot=(), slow=(), chosen=()),
 }
-NAMES = (AUTO, *ROUTES)
 
 
 @lru_cache(maxsize=4096)
@@ -154,7 +155,7 @@ def plan(facts: Facts, forced: str = AUTO, by: str = "") -> Choice:
     for name, route in ROUTES.items():
         why = _first((*route.cannot, *route.slow), facts)
         if why is None:
-            return Choice(name, "; ".join(reasons) or route.chosen)
+            return Choice(name, "; ".join([*reasons, *route.chosen]))
         reasons.append(why)
     raise AssertionError("the last route takes everything")
 
@@ -163,58 +164,6 @@ def _first(rules: tuple[Rule, ...], facts: Facts) -> str | None:
     return next((rule.why for rule in rules if rule.applies(facts)), None)
 
 
-def _from_environment() -> str:
-    name = os.environ.get(VARIABLE) or AUTO
-    if name not in NAMES:
-        raise ImportError(
-            f"{VARIABLE} is {name!r}, and the routes of a recurrence on a GPU are "
-            f"{', '.join(NAMES)}. Unset the variable for {AUTO}."
-        )
-    return name
-
-
-_environment = _from_environment()
-# Of a thread, and of an asynchronous task: what one forces is nothing to the others.
-_forced: ContextVar[str | None] = ContextVar("fastseq_cuda_rnn", default=None)
-
-
-@contextmanager
-def cuda_rnn(route: str) -> Iterator[None]:
-    """Force the route of ``LSTM``, ``GRU`` and ``RNN`` on a GPU, in this thread; or a decorator.
-
-    The environment variable ``FASTSEQ_CUDA_RNN`` does so for a process. What a route cannot do goes
-    by the step kernels all the same, and ``fastseq.explain`` says which and why.
-
-    Args:
-        route: "cudnn": torch's own call of cuDNN, all layers and directions at once; "step": our
-            kernels, one product and one cell kernel a step; "auto": by the rules, whatever is
-            forced around it.
-
-    Raises:
-        ValueError: there is no such route.
-
-    Example:
-        >>> with fastseq.cuda_rnn("step"):
-        ...     y, state = lstm(x)
-    """
-    if route not in NAMES:
-        raise ValueError(f"there is no route {route!r}; there are {', '.join(NAMES)}")
-    token = _forced.set(route)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
-
-
 def chosen(facts: Facts) -> Choice:
     """The route of a call here and now: by ``cuda_rnn``, the environment, or the rules."""
-    forced = _forced.get()
-    if forced is not None:
-        return plan(facts, forced, "fastseq.cuda_rnn")
-    return plan(facts, _environment, VARIABLE)
-
-
-@lru_cache(maxsize=64)
-def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU."""
-    return torch.cuda.get_device_capability(device)
+    return plan(facts, *routes.forced())

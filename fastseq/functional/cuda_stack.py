@@ -13,7 +13,8 @@ from fastseq.autograd import Shape, direct
 from fastseq.functional import cuda_route
 from fastseq.functional.cuda_route import Facts
 from fastseq.functional.prepare import NATIVE, check
-from fastseq.ops import Cell
+from fastseq.ops import Cell, persistent
+from fastseq.ops.precision import tf32
 
 DEVICES = {"cuda"}  # whose stacks have routes to choose from
 _PLAIN = (Tensor, nn.Parameter)  # and no subclass: who knows where its numbers are
@@ -88,7 +89,8 @@ def facts_of(
         followed,
         torch.are_deterministic_algorithms_enabled(),
         cuda_route.cudnn_enabled(),
-        cuda_route.capability(input.device),
+        tf32(single=batch_sizes is None and steps == 1),
+        persistent.capability(input.device),
     )
 
 

@@ -1,8 +1,10 @@
 """The layer on CUDA: kernels for the time loop, ATen's products around it.
 
 ``W_ih x`` of all steps before the loop, and after it the gradients of x and of the weights, are
-large matrix products, which a BLAS library does best. Nothing here waits for the device or copies
-to it, so that a call can be captured in a CUDA graph. All products obey torch's precision for RNNs.
+large matrix products, which a BLAS library does best. The loop is one launch where
+``fastseq.ops.persistent`` has a kernel for it, else a product and a launch a step. Nothing here
+waits for the device or copies to it, so that a call can be captured in a CUDA graph. All products
+obey torch's precision for RNNs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from fastseq.ops import persistent
 from fastseq.ops.layer import LayerBackward, Wanted
 from fastseq.ops.precision import rnn_precision
 from fastseq.ops.recurrence import Cell, Forward
@@ -46,13 +49,14 @@ def layer(
     reverse: bool,
     save: bool,
 ) -> Forward:
-    """``fastseq.ops.layer`` around ``fastseq.ops.recurrence``."""
-    bias, bias_hn = input_biases(Cell(cell), bias_ih, bias_hh)
+    """``fastseq.ops.layer`` around ``fastseq.ops.recurrence`` or its persistent twin."""
+    kind = Cell(cell)
+    bias, bias_hn = input_biases(kind, bias_ih, bias_hh)
+    once = persistent.taken(kind, x, h0, weight_hh, weight_hr)
+    loop = torch.ops.fastseq.recurrence_persistent if once else torch.ops.fastseq.recurrence
     with rnn_precision(x):
         pre = linear(x, weight_ih, bias)
-        made = torch.ops.fastseq.recurrence(
-            pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save
-        )
+        made = loop(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save)
     return Forward(*made)
 
 
@@ -76,13 +80,18 @@ def layer_backward(
     reverse: bool,
     wanted: int,
 ) -> LayerBackward:
-    """``fastseq.ops.layer_backward`` around ``fastseq.ops.recurrence_backward``."""
+    """``fastseq.ops.layer_backward`` around ``fastseq.ops.recurrence_backward`` or its twin."""
     kind = Cell(cell)
     hidden = weight_hh.shape[0] // kind.gates
     none = y.new_empty(0)
     grad_x = grad_w = grad_u = grad_b = grad_d = grad_r = none
+    # Gradients of what forward saved come of second derivatives, and go step by step.
+    plain = not kind.cached or (grad_gates is None and grad_cells is None)
+    once = plain and persistent.taken(kind, x, h0, weight_hh, weight_hr)
+    ops = torch.ops.fastseq
+    loop = ops.recurrence_persistent_backward if once else ops.recurrence_backward
     with rnn_precision(x):
-        grad_pre, grad_aux, grad_h0, grad_c0 = torch.ops.fastseq.recurrence_backward(
+        grad_pre, grad_aux, grad_h0, grad_c0 = loop(
             grad_y,
             grad_h_n,
             grad_c_n,
@@ -140,16 +149,29 @@ def _recurrent_product(
 def _previous_rows(y: Tensor, h0: Tensor, sizes: list[int], reverse: bool) -> list[Tensor]:
     """The hidden state before each row of a packed batch, as pieces of y (N, R) and h0 (B, R).
 
-    Pieces, and not an index: that would be copied to the device.
+    Pieces, and not an index: that would be copied to the device. They are as long as they can be,
+    a few for each length in the batch, since the host takes a microsecond or two for each.
     """
-    steps = list(y.split(sizes))
-    if not reverse:
-        return [h0[: sizes[0]], *(rows[:n] for rows, n in zip(steps, sizes[1:], strict=False))]
-    pieces = []
+    pieces: list[tuple[Tensor, int, int]] = []  # of which tensor, from where to where
+
+    def add(tensor: Tensor, first: int, count: int) -> None:
+        if pieces and pieces[-1][0] is tensor and pieces[-1][2] == first:
+            pieces[-1] = (tensor, pieces[-1][1], first + count)
+        elif count:
+            pieces.append((tensor, first, first + count))
+
+    start = 0
     for t, n in enumerate(sizes):
-        later = sizes[t + 1] if t + 1 < len(sizes) else 0
-        pieces += [*steps[t + 1 : t + 2], h0[later:n]]  # rows that end here begin with h0
-    return pieces
+        if reverse:
+            later = sizes[t + 1] if t + 1 < len(sizes) else 0
+            add(y, start + n, later)
+            add(h0, later, n - later)  # rows that end here begin with h0
+        elif t:
+            add(y, start - sizes[t - 1], n)
+        else:
+            add(h0, 0, n)
+        start += n
+    return [tensor[first:last] for tensor, first, last in pieces]
 
 
 def step(

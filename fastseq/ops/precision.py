@@ -24,6 +24,15 @@ def cudnn_enabled() -> bool:
     return torch._C._get_cudnn_enabled() and torch.backends.cudnn.is_available()
 
 
+def tf32(single: bool) -> bool:
+    """Whether a layer may multiply float32 as TF32.
+
+    Args:
+        single: that it is a single step, whose products are torch's in LSTMCell and its kin.
+    """
+    return _get("cuda", "matmul" if single or not cudnn_enabled() else "rnn") == "tf32"
+
+
 class _Switch:
     """The switch of matrix products, as one or more threads have turned it."""
 

@@ -136,6 +136,7 @@ def _sum_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+@torch.library.register_fake("fastseq::recurrence_persistent")
 @torch.library.register_fake("fastseq::recurrence")
 def _recurrence_fake(
     pre: Tensor,
@@ -162,6 +163,7 @@ def _recurrence_fake(
     )
 
 
+@torch.library.register_fake("fastseq::recurrence_persistent_backward")
 @torch.library.register_fake("fastseq::recurrence_backward")
 def _recurrence_backward_fake(
     grad_y: Tensor | None,

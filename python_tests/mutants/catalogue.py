@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .kernels_images import KERNELS_IMAGES
+from .kernels_mailbox import KERNELS_MAILBOX
 from .kernels_recurrences import KERNELS_RECURRENCES
 from .mutant import Mutant, Stale, with_switches
 from .python_gradients import PYTHON_GRADIENTS
@@ -26,6 +27,7 @@ MUTANTS = [
     *PYTHON_SWAP,
     *KERNELS_IMAGES,
     *KERNELS_RECURRENCES,
+    *KERNELS_MAILBOX,
 ]
 
 

@@ -168,12 +168,26 @@ PYTHON_GRADIENTS = [
     Mutant(
         name="CUDA's composition: packed rows in reverse begin with others' h0",
         file="fastseq/ops/layer_cuda.py",
-        old="h0[later:n]",
-        new="h0[: n - later]",
+        old="add(h0, later, n - later)",
+        new="add(h0, 0, n - later)",
         tests=(
             "test_layer.py::test_composed_of_the_recurrence_and_atens_products"
             "[torch.float32-backwards-packed-LSTM-R=H]",
         ),
+    ),
+    Mutant(
+        name="CUDA's composition: pieces of a packed batch that do not meet are joined",
+        file="fastseq/ops/layer_cuda.py",
+        old=" and pieces[-1][2] == first",
+        new="",
+        tests=("test_layer_cuda.py::test_states_before_the_rows_of_a_packed_batch",),
+    ),
+    Mutant(
+        name="CUDA's composition: a piece for each step of a packed batch",
+        file="fastseq/ops/layer_cuda.py",
+        old=" and pieces[-1][2] == first",
+        new=" and False",
+        tests=("test_layer_cuda.py::test_states_before_the_rows_of_a_packed_batch",),
     ),
     # ---- the reference, which second derivatives run
     Mutant(

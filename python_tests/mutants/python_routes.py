@@ -6,6 +6,8 @@ CUDNN = "fastseq/autograd/cudnn.py"
 ROUTE = "fastseq/functional/cuda_route.py"
 STACK = "fastseq/functional/cuda_stack.py"
 PRECISION = "fastseq/ops/precision.py"
+PERSISTENT = "fastseq/ops/persistent.py"
+ONCE = "simt/test_persistent_route.py"
 TESTS = "test_cuda_routes.py"
 PLANNER = "test_cuda_planner.py"
 
@@ -27,9 +29,9 @@ PYTHON_ROUTES = [
     ),
     Mutant(
         name="a forced route stays forced",
-        file=ROUTE,
-        old="        _forced.reset(token)",
-        new="        pass",
+        file="fastseq/ops/routes.py",
+        old="        yield\n    finally:\n        _forced.reset(token)",
+        new="        yield\n    finally:\n        pass",
         tests=(f"{PLANNER}::test_force_is_undone_and_stays_in_its_thread",),
     ),
     Mutant(
@@ -59,6 +61,49 @@ PYTHON_ROUTES = [
         old="dropout if train else 0.0",
         new="dropout",
         tests=(f"{TESTS}::test_gradients_in_evaluation_mode",),
+    ),
+    # ---- loops that are one launch
+    Mutant(
+        name="second derivatives are asked of the persistent kernels",
+        file="fastseq/ops/layer_cuda.py",
+        old="plain = not kind.cached or (grad_gates is None and grad_cells is None)",
+        new="plain = True",
+        tests=(f"{ONCE}::test_second_derivatives",),
+    ),
+    Mutant(
+        name="backward goes by what is forced when it is called",
+        file="fastseq/autograd/layer.py",
+        old="token = routes.resume(ctx.route)",
+        new="token = None",
+        tests=(f"{ONCE}::test_a_route_is_forced_for_backward_as_well",),
+    ),
+    Mutant(
+        name="TF32 that nobody allows",
+        file=PERSISTENT,
+        old="f.dtype == torch.float32 and not f.tf32",
+        new="False",
+        tests=(f"{ONCE}::test_float32_without_tf32_goes_step_by_step",),
+    ),
+    Mutant(
+        name="a forced route is slow where it is by the rules",
+        file=PERSISTENT,
+        old="rules = CANNOT if route == PERSISTENT else (*CANNOT, *SLOW)",
+        new="rules = (*CANNOT, *SLOW)",
+        tests=(f"{ONCE}::test_rows_beyond_the_estimate_go_step_by_step_unless_asked",),
+    ),
+    Mutant(
+        name="explain keeps what the routes before lack to itself",
+        file=ROUTE,
+        old="[*reasons, *route.chosen]",
+        new="route.chosen",
+        tests=(f"{PLANNER}::test_rules",),
+    ),
+    Mutant(
+        name="single steps may be TF32 because recurrences may",
+        file=PRECISION,
+        old='"matmul" if single or not',
+        new='"matmul" if not',
+        tests=("test_precision.py::test_tf32_of_a_layer",),
     ),
     # ---- torch's call
     Mutant(

@@ -1,14 +1,16 @@
 // The words and the products of the machine's tests, for nvcc, and the widest kernels of a block
 // that keeps its weights in registers: test_cuda_compile.py compiles this, and nothing runs it.
 #include "../../csrc/kernels/cuda/cooperative.h"
+#include "../../csrc/kernels/cuda/self_backward.cuh"
 #include "../../csrc/kernels/cuda/self_forward.cuh"
 #include "mailbox.cuh"
 #include "tile.cuh"
 
 namespace fastseq::cuda {
 
-using Lstm = SelfBlock<BFloat16, LstmCell, 128>;
-template __global__ void self_forward_kernel(Lstm);
+template __global__ void self_forward_kernel(const SelfForwardBlock<BFloat16, LstmCell, 128>);
+template __global__ void self_backward_kernel(const SelfBackwardBlock<BFloat16, LstmCell, 128>);
+template __global__ void self_backward_kernel(const SelfBackwardBlock<float, LstmCell, 96>);
 
 }  // namespace fastseq::cuda
 

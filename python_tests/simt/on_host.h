@@ -119,8 +119,7 @@ inline void store_relaxed(uint32_t* p, uint32_t word) { machine.store_relaxed(p,
 
 // ---- launches
 
-// Arguments that hold tensors overload this, or add_launch_regions for all arguments of a launch
-// (regions.h); then nothing else may be touched.
+// Arguments that hold tensors overload this (regions.h); then nothing else may be touched.
 template <class T>
 void add_regions(const T&, std::vector<Region>&) {}
 
@@ -150,11 +149,7 @@ template <class... Arguments>
 const char* run(const Launch& launch, const std::function<void()>& kernel,
                 const Arguments&... arguments) {
   std::vector<Region> regions;
-  if constexpr (requires { add_launch_regions(regions, arguments...); }) {
-    add_launch_regions(regions, arguments...);
-  } else {
-    (add_regions(arguments, regions), ...);
-  }
+  (add_regions(arguments, regions), ...);
   return machine.run(launch, kernel, regions);
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../../csrc/kernels/cells.h"
-#include "../../csrc/kernels/cuda/recurrence.h"
 #include "../../csrc/kernels/images.h"
 #include "tensors.h"
 
@@ -22,6 +21,7 @@ inline int64_t pooled(const Images& images, const PoolWindow& pool) {
 
 // An argument block with its element type, cuda::Of<S, Block>.
 template <template <class, class> class Of, class S, class Block>
+  requires requires(Block a) { a.images; }
 void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
   const int64_t inputs = a.images.numel();
   constexpr bool kForward = requires { a.y; };
@@ -41,71 +41,117 @@ void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
   }
 }
 
-// The tensors of one step of the recurrence: of the whole sequence, and of this step.
-struct RecurrenceSizes {
-  int64_t rows, batch, hidden, state, gates, cached, active;
+// One step of the recurrence is held to its own rows of the tensors.
+template <class S>
+struct StepRegions {
+  std::vector<simt::Region>& regions;
+  int64_t active;
 
-  template <class Block, class Rows>
-  RecurrenceSizes(const Block& a, const Rows& step)
-      : rows(a.seq.rows()),
-        batch(a.seq.batch),
-        hidden(a.hidden),
-        state(a.state),
-        gates(gates_of(a.cell)),
-        cached(cached_of(a.cell)),
-        active(batch) {
-    if constexpr (requires { step.active; }) active = step.active;
+  // The first rows of a tensor that has one for each row of the batch.
+  void add(const char* name, const void* p, int64_t width, bool writable,
+           int64_t bytes = sizeof(S)) const {
+    add_region(regions, name, p, active * width, bytes, writable);
+  }
+  // The rows from `first` on of one that has them for all steps.
+  void add_at(int64_t first, const char* name, const void* p, int64_t width, bool writable,
+              int64_t bytes = sizeof(S)) const {
+    if (p) add(name, static_cast<const char*>(p) + first * width * bytes, width, writable, bytes);
   }
 };
 
-template <template <class, class> class Of, class S, class... Step>
-void add_launch_regions(std::vector<simt::Region>& regions, const Of<S, RecurrenceForward>& a,
-                        const cuda::StepForward& s, const Step&... step) {
-  const RecurrenceSizes n(a, step...);
-  const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
-                       int64_t bytes = sizeof(S)) {
-    add_region(regions, name, p, elements, bytes, writable);
-  };
-  const bool projected = s.output;
+// Of a cell's kernel of one step. With a projection (output) the states are not its own.
+template <template <class, class, class> class OfCell, class S, class C, class Block>
+void add_regions(const OfCell<S, C, Block>& a, std::vector<simt::Region>& regions) {
   constexpr int64_t kSum = sizeof(accumulate_t<S>);
-  add("pre", a.pre, n.rows * n.gates * n.hidden, false);
-  add("product", s.product, n.active * n.gates * n.hidden, false);
-  add("bias_hn", a.bias_hn, n.hidden, false);
-  add("cell", s.cell, n.batch * n.hidden, true, kSum);
-  add("h_n", a.h_n, n.batch * n.state, !projected);
-  add("y", a.y, n.rows * n.state, !projected);
-  add("output", s.output, n.active * n.hidden, true);
-  add("gates", a.gates, n.rows * n.cached * n.hidden, true);
-  add("cells", a.cells, n.rows * n.hidden, true, kSum);
+  const int64_t H = a.hidden, at = a.rows.at;
+  const StepRegions<S> now{regions, a.rows.active};
+  now.add("output", a.output, H, true);
+  now.add("cell", a.cell, H, true, kSum);
+  if constexpr (requires { a.pre; }) {
+    now.add_at(at, "pre", a.pre, C::kGates * H, false);
+    now.add("product", a.product, C::kGates * H, false);
+    add_region(regions, "bias_hn", a.bias_hn, H, sizeof(S), false);
+    now.add_at(at, "gates", a.gates, C::kCached * H, true);
+    now.add_at(at, "cells", a.cells, H, true, kSum);
+    if (a.output) return;
+    now.add("h_n", a.h_n, H, true);
+    now.add_at(at, "y", a.y, H, true);
+  } else {
+    const StepRegions<S> before{regions, a.rows.carried};
+    now.add_at(at, "gates", a.gates, C::kCached * H, false);
+    now.add_at(at, "grad_gates", a.grad_gates, C::kCached * H, false);
+    now.add_at(at, "cells", a.cells, H, false, kSum);
+    before.add_at(a.rows.previous, "cells", a.cells, H, false, kSum);
+    now.add_at(at, "grad_cells", a.grad_cells, H, false, kSum);
+    now.add("c0", a.c0, H, false);
+    now.add("side", a.side, C::kGates * H, true);
+    now.add_at(at, "grad_pre", a.grad_pre, C::kGates * H, true);
+    if (a.output) return;
+    now.add("product", a.product, H, false);
+    now.add("carry", a.carry, H, true, kSum);
+    now.add_at(at, "grad_y", a.grad_y, H, false);
+    now.add_at(at, "y", a.y, H, false);
+    before.add_at(a.rows.previous, "y", a.y, H, false);
+    now.add("h0", a.h0, H, false);
+    if (C::kSplitsGates) now.add_at(at, "grad_aux", a.grad_aux, H, true);
+  }
 }
 
-// Of any kernel of a backward step.
-template <template <class, class> class Of, class S, class Step, class... More>
-void add_launch_regions(std::vector<simt::Region>& regions, const Of<S, RecurrenceBackward>& a,
-                        const cuda::StepBackward& s, const Step& step, const More&...) {
-  const RecurrenceSizes n(a, step);
+// The kernels around those of a cell: the gradient of a projected state, and the last one of all.
+template <template <class, class> class Of, class S, class Block>
+  requires requires(Block a) { a.carry; }
+void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
+  constexpr int64_t kSum = sizeof(accumulate_t<S>);
+  if constexpr (requires { a.rows; }) {
+    const StepRegions<S> now{regions, a.rows.active};
+    now.add("product", a.product, a.state, false);
+    now.add("carry", a.carry, a.state, true, kSum);
+    now.add_at(a.rows.at, "grad_y", a.grad_y, a.state, false);
+    now.add_at(a.rows.at, "grad_aux", a.grad_aux, a.state, true);
+  } else {
+    add_region(regions, "product", a.product, a.states, sizeof(S), false);
+    add_region(regions, "carry", a.carry, a.states, kSum, false);
+    add_region(regions, "cell", a.cell, a.cells, kSum, false);
+    add_region(regions, "grad_h0", a.grad_h0, a.states, sizeof(S), true);
+    add_region(regions, "grad_c0", a.grad_c0, a.cells, sizeof(S), true);
+  }
+}
+
+// Of a block that runs all steps: SelfForwardBlock, SelfBackwardBlock.
+template <template <class, class, int> class Block, class S, class C, int kHidden>
+void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regions) {
+  const int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
+  int64_t all = steps * state;  // of all rows
+  if (a.seq.table) {
+    all = 0;
+    for (int64_t b = 0; b < batch; ++b) all += a.seq.table[steps + b] * a.hidden;
+  }
   const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
                        int64_t bytes = sizeof(S)) {
     add_region(regions, name, p, elements, bytes, writable);
   };
-  constexpr int64_t kSum = sizeof(accumulate_t<S>);
-  add("product", s.product, n.batch * n.state, false);
-  add("carry", s.carry, n.batch * n.state, true, kSum);
-  add("cell", s.cell, n.batch * n.hidden, true, kSum);
-  add("output", s.output, n.active * n.hidden, false);
-  add("side", s.side, n.active * n.gates * n.hidden, true);
-  add("grad_y", a.grad_y, n.rows * n.state, false);
-  add("grad_gates", a.grad_gates, n.rows * n.cached * n.hidden, false);
-  add("grad_cells", a.grad_cells, n.rows * n.hidden, false, kSum);
-  add("y", a.y, n.rows * n.state, false);
-  add("gates", a.gates, n.rows * n.cached * n.hidden, false);
-  add("cells", a.cells, n.rows * n.hidden, false, kSum);
-  add("h0", a.h0, n.batch * n.state, false);
-  add("c0", a.c0, n.batch * n.hidden, false);
-  add("grad_pre", a.grad_pre, n.rows * n.gates * n.hidden, true);
-  add("grad_aux", a.grad_aux, n.rows * (s.output ? n.state : n.hidden), true);
-  add("grad_h0", a.grad_h0, n.batch * n.state, true);
-  add("grad_c0", a.grad_c0, n.batch * n.hidden, true);
+  constexpr bool kForward = requires { a.pre; };
+  add("table", a.seq.table, steps + batch, false, sizeof(int32_t));
+  add("h0", a.h0, state, false);
+  add("c0", a.c0, state, false);
+  add("weight_hh", a.weight_hh, C::kGates * a.hidden * a.hidden, false);
+  add("y", a.y, all, kForward);
+  add("gates", a.gates, all * C::kCached, kForward);
+  add("cells", a.cells, all, kForward, sizeof(float));
+  if constexpr (kForward) {
+    add("pre", a.pre, all * C::kGates, false);
+    add("bias_hn", a.bias_hn, a.hidden, false);
+    add("h_n", a.h_n, state, true);
+    add("c_n", a.c_n, state, true);
+  } else {
+    add("grad_y", a.grad_y, all, false);
+    add("grad_h_n", a.grad_h_n, state, false);
+    add("grad_c_n", a.grad_c_n, state, false);
+    add("grad_pre", a.grad_pre, all * C::kGates, true);
+    add("grad_aux", a.grad_aux, all, true);
+    add("grad_h0", a.grad_h0, state, true);
+    add("grad_c0", a.grad_c0, state, true);
+  }
 }
 
 }  // namespace fastseq

@@ -16,7 +16,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-OPS = ("recurrence", "lrn", "pool", "trio")
+OPS = ("persistent", "recurrence", "lrn", "pool", "trio")
 # Switching fibers by longjmp looks like an error to the fortified C library.
 FLAGS = (
     "-std=gnu++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-ffp-contract=off",
@@ -111,7 +111,7 @@ def load(folder: Path) -> Machine:
     """All ops: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
     sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
     sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
-    sources.append(ROOT / "csrc/ops/memory.cpp")
+    sources += [ROOT / "csrc/kernels/cuda/sequence_table.cu", ROOT / "csrc/ops/memory.cpp"]
     include = ROOT / "third_party/torch/include"
     library = built(folder, "simt", sources, "-isystem", str(include))
     torch.ops.load_library(str(library))
@@ -120,9 +120,11 @@ def load(folder: Path) -> Machine:
 
 def load_cases(folder: Path) -> Machine:
     """The kernels that the machine is tested with, over a machine of their own."""
-    sources = [HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma", "self")]
+    names = ("machine", "words", "mma", "mailbox")
+    sources = [HERE / f"{name}_cases.cu" for name in names]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
-    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_self")
+    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix")
+    runs += ("run_mailbox_forward", "run_mailbox_backward", "mailbox_numbers")
     for name in ("run_case", "case_name", *runs):
         getattr(library, name).restype = ctypes.c_char_p
     library.litmus_outcome.restype = ctypes.c_int64

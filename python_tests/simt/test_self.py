@@ -1,45 +1,37 @@
-"""The recurrence in one launch, W_hh in registers, against the CPU op in float64.
+"""The recurrence in one launch, W_hh in registers, forward and backward, against the CPU op.
 
-What this proves: where every weight, gate and row lies, both buffers of h and their barrier. What
-it does not: that the weights stay in registers (test_cuda_compile.py), and how fast it is.
+What this proves: where every weight, gate and row lies, which rows take part, both buffers and
+their barriers. What it does not: that the weights stay in registers (test_cuda_compile.py), and how
+fast it is.
 """
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from simt_build import Machine
+from simt_cases import SIMT, poisoned, same
 from torch import Tensor
 
 from fastseq.ops import Cell
 
+CPU = torch.ops.fastseq
 # TF32 rounds h and W_hh to 10 bits of fraction, as half does.
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-CODES = {dtype: code for code, dtype in enumerate(TOLERANCE)}
+RAGGED = (5, 5, 3, 3, 1, 1)  # of six rows: one of them takes part in nothing
 each_cell = pytest.mark.parametrize("cell", list(Cell))
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+pytestmark = pytest.mark.usefixtures("machine")
+Tensors = list[Tensor | None]
 
 
-@dataclass(frozen=True)
-class Result:
-    y: Tensor
-    h_n: Tensor
-    c_n: Tensor | None
-    gates: Tensor | None
-    cells: Tensor | None
-
-    def check(self, exact: Result, dtype: torch.dtype) -> None:
-        for name, tensor in vars(self).items():
-            expected = getattr(exact, name)
-            assert (tensor is None) == (expected is None)
-            if tensor is None:
-                continue
-            assert bool(tensor.isfinite().all()), f"{name} is not written, or not finite"
-            off = (tensor.double() - expected).norm() / expected.norm()
-            assert off < TOLERANCE[dtype], f"{name} is off by {off}"
+@pytest.fixture(autouse=True)
+def fresh_memory_is_poisoned() -> Iterator[None]:
+    with poisoned():
+        yield
 
 
 @dataclass(frozen=True)
@@ -49,121 +41,209 @@ class Case:
     steps: int = 4
     batch: int = 3
     hidden: int = 20
+    sizes: tuple[int, ...] = ()  # of the steps of a packed batch
     reverse: bool = False
     bias: bool = True
     save: bool = True
 
-    def inputs(self) -> list[Tensor | None]:
-        generator = torch.Generator().manual_seed(self.hidden)
+    @property
+    def tail(self) -> tuple[Tensor | None, int, bool]:
+        return torch.tensor(self.sizes) if self.sizes else None, int(self.cell), self.reverse
+
+    def draw(self, *shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+        generator = torch.Generator().manual_seed(self.hidden + seed)
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(self.dtype)
+
+    def rows(self, width: int, seed: int = 0) -> Tensor:
+        lead = (sum(self.sizes),) if self.sizes else (self.steps, self.batch)
+        return self.draw(*lead, width, seed=seed)
+
+    def inputs(self) -> Tensors:
+        """From pre to weight_hr."""
         lstm, gru = self.cell == Cell.LSTM, self.cell == Cell.GRU
-        width = self.cell.gates * self.hidden
-
-        def draw(*shape: int, scale: float = 1.0) -> Tensor:
-            return (torch.randn(shape, generator=generator) * scale).to(self.dtype)
-
-        state = (self.batch, self.hidden)
+        width, state = self.cell.gates * self.hidden, (self.batch, self.hidden)
         return [
-            draw(self.steps, self.batch, width),
-            draw(*state),
-            draw(*state) if lstm else None,
-            draw(width, self.hidden, scale=1.5 * self.hidden**-0.5),
-            draw(self.hidden) if gru and self.bias else None,
+            self.rows(width),
+            self.draw(*state, seed=1),
+            self.draw(*state, seed=2) if lstm else None,
+            self.draw(width, self.hidden, seed=3, scale=1.5 * self.hidden**-0.5),
+            self.draw(self.hidden, seed=4) if gru and self.bias else None,
+            None,
         ]
 
-    def run(self, cases: Machine) -> tuple[str | None, Result]:
-        inputs, lstm = self.inputs(), self.cell == Cell.LSTM
-        cached = {Cell.LSTM: 4, Cell.GRU: 4}.get(self.cell, 0)
+    def gradients(self) -> Tensors:
+        """Of y, h_n, c_n, gates and cells."""
+        state = (self.batch, self.hidden)
+        c_n = self.draw(*state, seed=7) if self.cell == Cell.LSTM else None
+        return [self.rows(self.hidden, seed=5), self.draw(*state, seed=6), c_n, None, None]
 
-        def empty(*shape: int, dtype: torch.dtype = self.dtype) -> Tensor:
-            return torch.full(shape, float("nan"), dtype=dtype)
+    def forward(self) -> Tensors:
+        return list(SIMT.recurrence_persistent(*self.inputs(), *self.tail, self.save))
 
-        state, every = (self.batch, self.hidden), (self.steps, self.batch, self.hidden)
-        found = Result(
-            y=empty(*every),
-            h_n=empty(*state),
-            c_n=empty(*state) if lstm else None,
-            gates=empty(*every[:2], cached * self.hidden) if cached and self.save else None,
-            cells=empty(*every, dtype=torch.float32) if lstm and self.save else None,
-        )
-        tensors = [*inputs, *vars(found).values()]
-        pointers = (ctypes.c_void_p * 10)(*(t.data_ptr() if t is not None else 0 for t in tensors))
-        sizes = map(ctypes.c_int64, (self.steps, self.batch, self.hidden))
-        said: bytes | None = cases.library.run_self(
-            CODES[self.dtype], int(self.cell), pointers, *sizes, self.reverse
-        )
-        return said.decode() if said else None, found
+    def saved(self) -> Tensors:
+        """What backward takes, from y to weight_hr; one and the same for all who are compared."""
+        _, h0, c0, weight_hh, *_ = inputs = self.inputs()
+        y, _, _, gates, cells = CPU.recurrence(*inputs, *self.tail, True)
+        return [y, gates, cells, h0, c0, weight_hh, None]
 
-    def exact(self) -> Result:
-        doubles = [t.double() if t is not None else None for t in self.inputs()]
-        y, h_n, c_n, gates, cells = torch.ops.fastseq.recurrence(
-            *doubles, None, None, int(self.cell), self.reverse, True
-        )
-        lstm, cached = self.cell == Cell.LSTM, self.cell in {Cell.LSTM, Cell.GRU}
-        return Result(
-            y=y,
-            h_n=h_n,
-            c_n=c_n if lstm else None,
-            gates=gates if cached and self.save else None,
-            cells=cells if lstm and self.save else None,
-        )
+    def backward(self, gradients: Tensors | None = None) -> Tensors:
+        given = self.gradients() if gradients is None else gradients
+        return list(SIMT.recurrence_persistent_backward(*given, *self.saved(), *self.tail))
 
-    def check(self, cases: Machine) -> None:
-        said, found = self.run(cases)
-        assert said is None
-        found.check(self.exact(), self.dtype)
+    def check(self) -> None:
+        exact = CPU.recurrence(*doubles(self.inputs()), *self.tail, self.save)
+        self.compare(self.forward(), exact)
+        self.check_backward(self.gradients())
+
+    def check_backward(self, gradients: Tensors) -> None:
+        saved = doubles([*gradients, *self.saved()])
+        exact = CPU.recurrence_backward(*saved, *self.tail)
+        self.compare(self.backward(gradients), exact)
+
+    def compare(self, found: Tensors, exact: Tensors) -> None:
+        for i, (mine, right) in enumerate(zip(found, exact, strict=True)):
+            assert mine is not None
+            assert right is not None
+            assert mine.shape == right.shape
+            assert bool(mine.isfinite().all()), f"result {i} is not written, or not finite"
+            off = (mine.double() - right).norm() / right.norm().clamp_min(1e-3)
+            assert off < TOLERANCE[self.dtype], f"result {i} is off by {off}"
+
+
+def doubles(tensors: Tensors) -> Tensors:
+    return [None if t is None else t.double() for t in tensors]
 
 
 @each_dtype
 @each_cell
-def test_against_the_cpu_op(cell: Cell, dtype: torch.dtype, cases: Machine) -> None:
+@pytest.mark.parametrize("sizes", [(), RAGGED], ids=["dense", "packed"])
+def test_against_the_cpu_op(cell: Cell, dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
     for reverse in (False, True):
-        Case(cell, dtype, reverse=reverse).check(cases)
+        Case(cell, dtype, batch=6, sizes=sizes, reverse=reverse).check()
 
 
 @each_cell
-@pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (8, 32), (9, 8), (17, 31)])
-def test_ends_of_blocks_and_warps(batch: int, hidden: int, cell: Cell, cases: Machine) -> None:
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (8, 64), (9, 8), (17, 31)])
+def test_ends_of_blocks_and_warps(batch: int, hidden: int, cell: Cell) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        Case(cell, dtype, batch=batch, hidden=hidden).check(cases)
+        Case(cell, dtype, steps=2, batch=batch, hidden=hidden).check()
 
 
 @each_dtype
-@pytest.mark.parametrize("hidden", [33, 64])
-def test_more_warps(hidden: int, dtype: torch.dtype, cases: Machine) -> None:
-    Case(Cell.LSTM, dtype, steps=2, batch=2, hidden=hidden).check(cases)
+@pytest.mark.parametrize("cell", [Cell.LSTM, Cell.GRU, Cell.RNN_RELU])
+def test_many_units(cell: Cell, dtype: torch.dtype) -> None:
+    """The wider kernels; weights that are not in registers are those of TF32."""
+    most = 128 if dtype != torch.float32 or cell.gates == 1 else 96
+    for hidden in (65, most):
+        Case(cell, dtype, steps=2, batch=2, hidden=hidden).check()
 
 
 @each_cell
-def test_without_saving_and_without_a_bias(cell: Cell, cases: Machine) -> None:
-    Case(cell, torch.bfloat16, bias=False, save=False).check(cases)
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_few_steps(steps: int, cell: Cell) -> None:
+    Case(cell, torch.float16, steps=steps).check()
+
+
+@each_cell
+def test_a_batch_of_none(cell: Cell) -> None:
+    case = Case(cell, torch.float16, batch=0)
+    assert [t is not None and t.numel() == 0 for t in case.forward()] == [True] * 5
+    assert [t is not None and t.numel() == 0 for t in case.backward()] == [True] * 4
+
+
+@each_cell
+def test_without_saving_and_without_a_bias(cell: Cell) -> None:
+    Case(cell, torch.bfloat16, bias=False, save=False).check()
+
+
+@each_cell
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_gradients_that_nobody_has(given: int, cell: Cell) -> None:
+    case = Case(cell, torch.float16, batch=6, sizes=RAGGED)
+    alone: Tensors = [g if i == given else None for i, g in enumerate(case.gradients())]
+    case.check_backward(alone)
 
 
 @each_dtype
 @pytest.mark.parametrize("cell", [Cell.LSTM, Cell.GRU])
-def test_the_schedule_changes_nothing(cell: Cell, dtype: torch.dtype, cases: Machine) -> None:
-    """Nor does the batch: a row's bits are its own."""
-    _, first = Case(cell, dtype).run(cases)
+def test_the_schedule_changes_nothing(cell: Cell, dtype: torch.dtype, machine: Machine) -> None:
+    case = Case(cell, dtype, steps=2, batch=2, sizes=(2, 1))
+    first = case.forward() + case.backward()
     for seed in range(20):
-        cases.seed(seed)
-        said, found = Case(cell, dtype).run(cases)
-        assert said is None
-        assert all(t is None or torch.equal(t, getattr(first, n)) for n, t in vars(found).items())
+        machine.seed(seed)
+        again = case.forward() + case.backward()
+        assert all(a is not None and same(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_the_barrier_is_needed(cases: Machine) -> None:
-    cases.forget_barriers()
-    Case(Cell.LSTM, torch.half).check(cases)
-    sites = cases.barriers()
-    assert len(sites) == 2  # before the first step, and at the end of each
+@each_cell
+def test_a_row_does_not_depend_on_its_batch(cell: Cell) -> None:
+    """Row 9, which lies elsewhere in another block when it is alone."""
+    many = Case(cell, torch.bfloat16, batch=10)
+    alone = replace(many, batch=1)
+    pre, h0, c0, *weights = many.inputs()
+    assert pre is not None
+    assert h0 is not None
+    own = [pre[:, 9:], h0[9:], None if c0 is None else c0[9:], *weights]
+    single = SIMT.recurrence_persistent(*own, *alone.tail, True)
+    for whole, part in zip(many.forward(), single, strict=True):
+        assert whole is not None
+        assert same(whole[:, 9:] if whole.dim() == 3 else whole[9:], part)
+    y, gates, cells, h0, c0, weight_hh, _ = many.saved()
+    given = [*many.gradients()[:3], y, gates, cells, h0, c0]
+    nines = [t if t is None or not t.numel() else t[..., 9:, :].contiguous() for t in given]
+    back = SIMT.recurrence_persistent_backward(
+        *nines[:3], None, None, *nines[3:], weight_hh, None, *alone.tail
+    )
+    for whole, part in zip(many.backward(), back, strict=True):
+        assert whole is not None
+        assert same(whole[:, 9:] if whole.dim() == 3 else whole[9:], part)
+
+
+def test_a_table_of_many_parts() -> None:
+    """Numbers come a thousand at a time."""
+    sizes = (1001, 999, 4)
+    Case(Cell.RNN_TANH, torch.float16, batch=1001, hidden=2, sizes=sizes).check()
+
+
+@pytest.mark.parametrize(("back", "count"), [(False, 2), (True, 3)])
+def test_the_barriers_are_needed(back: bool, count: int, machine: Machine) -> None:
+    case = Case(Cell.LSTM, torch.float16)
+    call = case.backward if back else case.forward
+    machine.forget_barriers()
+    call()
+    sites = machine.barriers()
+    assert len(sites) == count
     for site in sites:
         for seed in range(3):
-            cases.seed(seed)
-            cases.drop_barrier(site)
-            said = Case(Cell.LSTM, torch.half).run(cases)[0] or ""
-            assert "race: " in said or "nothing wrote" in said
-        cases.drop_barrier("")
+            machine.seed(seed)
+            machine.drop_barrier(site)
+            with pytest.raises(RuntimeError, match=r"race: |nothing wrote"):
+                call()
+        machine.drop_barrier("")
 
 
-def test_what_does_not_fit_is_refused(cases: Machine) -> None:
-    said, _ = Case(Cell.GRU, torch.half, hidden=33).run(cases)
-    assert said == "hidden_size is larger than the kernel"
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden": 129}, "dtype and hidden_size"),
+        ({"hidden": 97, "dtype": torch.float32}, "dtype and hidden_size"),
+        ({"dtype": torch.float64}, "dtype and hidden_size"),
+    ],
+    ids=str,
+)
+def test_what_has_no_kernel_is_refused(change: dict[str, object], words: str) -> None:
+    case = replace(Case(Cell.GRU, torch.float16), **change)  # type: ignore[arg-type]
+    for call in (case.forward, case.backward):
+        with pytest.raises(RuntimeError, match=words):
+            call()
+
+
+def test_what_backward_does_not_take_is_refused() -> None:
+    case = Case(Cell.LSTM, torch.float16)
+    saved = case.saved()
+    with pytest.raises(RuntimeError, match="gradients of what forward saved"):
+        SIMT.recurrence_persistent_backward(None, None, None, saved[1], None, *saved, *case.tail)
+    pre, _, c0, *_ = case.inputs()
+    h0, w = case.draw(3, 2), case.draw(80, 2)
+    with pytest.raises(RuntimeError, match="projection"):
+        SIMT.recurrence_persistent(pre, h0, c0, w, None, case.draw(2, 20), *case.tail, True)

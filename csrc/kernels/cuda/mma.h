@@ -25,7 +25,25 @@ struct Tf32 {
 template <class S>
 constexpr int kDepth = static_cast<int>(32 / sizeof(S));
 
+// Whether the device that is compiled for has products of all of them: from sm_80 on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kMultiplies = false;
+#else
+constexpr bool kMultiplies = true;
+#endif
+
 #if defined(__CUDACC__)
+
+// Null, or why the current device has no such products.
+inline const char* refusal_of_products() {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  return major >= 8 ? nullptr : "needs compute capability 8.0";
+}
 
 #define FASTSEQ_MMA(shape_and_types, c, a, b)                                     \
   asm volatile("mma.sync.aligned." shape_and_types                                \
@@ -130,6 +148,8 @@ FASTSEQ_DEVICE Tf32 to_tf32(float x) {
 }
 
 #else
+
+inline const char* refusal_of_products() { return nullptr; }
 
 template <class S>
 void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],

@@ -28,8 +28,21 @@ FASTSEQ_DEVICE uint32_t load_relaxed(const uint32_t* p) {
                : "l"(__cvta_generic_to_global(p)));
   return word;
 }
+// Four neighbours, aligned to 16 bytes: each is a word by itself, and may come before the others.
+FASTSEQ_DEVICE void load_relaxed(const uint32_t* p, uint32_t (&words)[4]) {
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "l"(__cvta_generic_to_global(p)));
+}
 FASTSEQ_DEVICE void store_relaxed(uint32_t* p, uint32_t word) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(word));
+}
+
+// Fills n words, in the order of the stream.
+inline const char* empty(uint32_t* words, int64_t n, Stream stream) {
+  const cudaError_t error =
+      cudaMemsetAsync(words, 0xff, static_cast<size_t>(n) * sizeof *words, stream);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 #else
@@ -37,10 +50,23 @@ FASTSEQ_DEVICE void store_relaxed(uint32_t* p, uint32_t word) {
 using simt::load_relaxed;
 using simt::store_relaxed;
 
+inline void load_relaxed(const uint32_t* p, uint32_t (&words)[4],
+                         const simt::Site& site = simt::Site::current()) {
+  for (int i = 0; i < 4; ++i) words[i] = load_relaxed(p + i, site);
+}
+inline const char* empty(uint32_t* words, int64_t n, Stream) {
+  std::memset(words, 0xff, static_cast<size_t>(n) * sizeof *words);
+  return nullptr;
+}
+
 #endif
 
 FASTSEQ_DEVICE void publish(uint32_t* p, uint32_t word) {
   store_relaxed(p, word == kEmpty ? kNaN : word);
+}
+
+FASTSEQ_DEVICE bool any_empty(const uint32_t (&words)[4]) {
+  return words[0] == kEmpty || words[1] == kEmpty || words[2] == kEmpty || words[3] == kEmpty;
 }
 
 // Waits for N words, `stride` apart, and takes them. All lanes of the warp take part, and go on

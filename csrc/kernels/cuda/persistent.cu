@@ -1,0 +1,109 @@
+// Instances of the kernels that run all steps in one launch, and the choice among them.
+#include "cooperative.h"
+#include "persistent.h"
+#include "self_backward.cuh"
+#include "self_forward.cuh"
+
+namespace fastseq::cuda {
+namespace {
+
+constexpr int kFewUnits = 64;
+
+const char* refusal(Cell cell, DType dtype, const Sequence& seq, int64_t hidden, bool projected) {
+  if (projected) return "there is no such kernel with a projection";
+  if (persistent_kernel(cell, dtype, hidden) == Persistent::kNone) {
+    return "there is no such kernel for this dtype and hidden_size";
+  }
+  // Rows, and places within a step, are ints.
+  if (seq.rows() > 0x7fffffff || seq.batch * hidden * 4 > 0x7fffffff)
+    return "the input is larger than the kernel's indices";
+  return device::refusal_of_products();
+}
+
+// f(the number type, the cell's, the units that the kernel has room for)
+template <class F>
+const char* with_kernel(DType dtype, Cell cell, int64_t hidden, const F& f) {
+  return with_dtype(dtype, [&](auto type) -> const char* {
+    using S = decltype(type);
+    if constexpr (sizeof(S) == 8) {
+      return "there is no such kernel of double";
+    } else {
+      constexpr DType kCode = sizeof(S) == 4 ? DType::kFloat : DType::kHalf;
+      return with_cell(cell, [&](auto kind) -> const char* {
+        using C = decltype(kind);
+        constexpr Cell kCell = C::kHasCellState  ? Cell::kLstm
+                               : C::kSplitsGates ? Cell::kGru
+                                                 : Cell::kRnnTanh;
+        if (hidden <= kFewUnits) return f(type, kind, Constant<kFewUnits>{});
+        return f(type, kind, Constant<static_cast<int>(self_units(kCell, kCode))>{});
+      });
+    }
+  });
+}
+
+template <class Block, class Arguments>
+const char* launch_self(void (*kernel)(Block), const Arguments& args, void* stream) {
+  if constexpr (Block::kShared > device::kSharedLimit) {
+    if (const char* error = device::allow_shared(kernel, Block::kShared)) return error;
+  }
+  const device::Grid grid{divide_up(args.seq.batch, kSelfRows), Block::kThreads, Block::kShared};
+  return device::launch(kernel, grid, as_stream(stream), Block(args));
+}
+
+}  // namespace
+
+int64_t persistent_table(const Sequence& seq) { return table_size(seq); }
+
+const char* persistent_forward(DType dtype, const RecurrenceForward& a, int32_t* table,
+                               void* stream) {
+  const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr);
+  if (!error && a.seq.batch_sizes) error = write_table(a.seq, table, stream);
+  if (error) return error;
+  const SelfForward args{.seq = steps_of(a.seq, table),
+                         .hidden = a.hidden,
+                         .pre = a.pre,
+                         .h0 = a.h0,
+                         .c0 = a.c0,
+                         .weight_hh = a.weight_hh,
+                         .bias_hn = a.bias_hn,
+                         .y = a.y,
+                         .h_n = a.h_n,
+                         .c_n = a.c_n,
+                         .gates = a.gates,
+                         .cells = a.cells};
+  return with_kernel(dtype, a.cell, a.hidden, [&](auto type, auto cell, auto units) {
+    using S = decltype(type);
+    using C = decltype(cell);
+    return launch_self(self_forward_kernel<S, C, units.kValue>, args, stream);
+  });
+}
+
+const char* persistent_backward(DType dtype, const RecurrenceBackward& a, int32_t* table,
+                                void* stream) {
+  const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr);
+  if (a.grad_gates || a.grad_cells) error = "has no gradients of what forward saved";
+  if (!error && a.seq.batch_sizes) error = write_table(a.seq, table, stream);
+  if (error) return error;
+  const SelfBackward args{.seq = steps_of(a.seq, table),
+                          .hidden = a.hidden,
+                          .grad_y = a.grad_y,
+                          .grad_h_n = a.grad_h_n,
+                          .grad_c_n = a.grad_c_n,
+                          .y = a.y,
+                          .gates = a.gates,
+                          .cells = a.cells,
+                          .h0 = a.h0,
+                          .c0 = a.c0,
+                          .weight_hh = a.weight_hh,
+                          .grad_pre = a.grad_pre,
+                          .grad_aux = a.grad_aux,
+                          .grad_h0 = a.grad_h0,
+                          .grad_c0 = a.grad_c0};
+  return with_kernel(dtype, a.cell, a.hidden, [&](auto type, auto cell, auto units) {
+    using S = decltype(type);
+    using C = decltype(cell);
+    return launch_self(self_backward_kernel<S, C, units.kValue>, args, stream);
+  });
+}
+
+}  // namespace fastseq::cuda

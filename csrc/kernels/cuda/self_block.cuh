@@ -1,0 +1,81 @@
+// What both directions of the recurrence in one launch share: who does what in a block, and which
+// rows take part in which step.
+#pragma once
+
+#include "../cells.h"
+#include "common.h"
+#include "mma.h"
+#include "sequence_table.h"
+
+namespace fastseq::cuda {
+
+constexpr int kSelfRows = 8;  // of the batch, a block
+
+// What multiplies numbers of S.
+template <class S>
+struct Factor {
+  using type = S;
+  static FASTSEQ_DEVICE S of(float x) { return device::from_float<S>(x); }
+};
+template <>
+struct Factor<float> {
+  using type = device::Tf32;
+  static FASTSEQ_DEVICE device::Tf32 of(float x) { return device::to_tf32(x); }
+};
+template <class S>
+using factor_t = typename Factor<S>::type;
+
+// Numbers in 16 bytes, a row of ldmatrix.
+template <class S>
+constexpr int kMatrixRow = static_cast<int>(16 / sizeof(S));
+
+// Registers of a multiprocessor that `threads` may have each, in the eights in which they come.
+constexpr int registers_of(int threads) {
+  const int most = 65536 / threads / 8 * 8;
+  return most < 255 ? most : 255;
+}
+
+// Four registers of weights, in shared memory where registers do not suffice.
+struct alignas(16) SpareWeights {
+  uint32_t words[4];
+};
+
+// A lane's place: unit g of each eight of its warp's units, rows 2q and 2q + 1 of its block. Its
+// cell number j is row j % 2, unit j / 2 of these.
+struct SelfLane {
+  int warp, lane, g, q;
+  int unit, row;  // of cell 0, in the layer and in the batch
+  int hidden, batch;
+  int lengths[2];  // of its rows, in steps
+  int steps;       // of the block: of its first row, which is the longest
+
+  FASTSEQ_DEVICE SelfLane(const TableOfSteps& a, int64_t width, int units)
+      : warp(device::thread_index() / device::kWarp),
+        lane(device::thread_index() % device::kWarp),
+        g(lane / 4),
+        q(lane % 4),
+        unit(warp * units + g),
+        row(static_cast<int>(device::block_index()) * kSelfRows + 2 * q),
+        hidden(static_cast<int>(width)),
+        batch(static_cast<int>(a.batch)),
+        steps(a.length(row - 2 * q)) {
+    FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
+      lengths[i] = row + i < batch ? a.length(row + i) : 0;
+    }
+  }
+
+  FASTSEQ_DEVICE bool inside(int j) const {
+    return unit + j / 2 * 8 < hidden && row + j % 2 < batch;
+  }
+  FASTSEQ_DEVICE bool active(int j, int t) const {
+    return unit + j / 2 * 8 < hidden && t < lengths[j % 2];
+  }
+  // Cell j in a step of a tensor whose rows hold `width` times H, at the i-th of these. What is the
+  // same for all lanes is added last: it needs no registers of theirs.
+  template <class T>
+  FASTSEQ_DEVICE T* of(T* step, int j, int width, int i) const {
+    return step + ((row + j % 2) * width * hidden + unit + j / 2 * 8) + int64_t{i} * hidden;
+  }
+};
+
+}  // namespace fastseq::cuda

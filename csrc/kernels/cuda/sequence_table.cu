@@ -1,0 +1,46 @@
+// The table of a packed batch, carried to the device in the arguments of its launches.
+#include <algorithm>
+#include <vector>
+
+#include "common.h"
+#include "sequence_table.h"
+
+namespace fastseq::cuda {
+namespace {
+
+// Arguments of a launch may take 4,096 bytes.
+struct TablePart {
+  static constexpr int kNumbers = 1000;
+  int32_t* table;  // from its first number of this part on
+  int count;
+  int32_t numbers[kNumbers];
+};
+
+FASTSEQ_KERNEL table_kernel(const TablePart part) {
+  const int i = static_cast<int>(device::thread());
+  if (i < part.count) device::store(part.table + i, part.numbers[i]);
+}
+
+}  // namespace
+
+const char* write_table(const Sequence& seq, int32_t* table, void* stream) {
+  std::vector<int32_t> numbers(seq.offsets, seq.offsets + seq.steps);
+  // Rows fall step by step: those between two steps' sizes end where the longer one was.
+  int64_t row = seq.batch;
+  numbers.resize(static_cast<size_t>(seq.steps + seq.batch));
+  for (int64_t t = 0; t <= seq.steps; ++t) {
+    const int64_t active = t < seq.steps ? seq.active(t) : 0;
+    while (row > active) numbers[static_cast<size_t>(seq.steps + --row)] = static_cast<int32_t>(t);
+  }
+  for (size_t done = 0; done < numbers.size(); done += TablePart::kNumbers) {
+    const size_t count = std::min<size_t>(TablePart::kNumbers, numbers.size() - done);
+    TablePart part{.table = table + done, .count = static_cast<int>(count), .numbers = {}};
+    std::copy_n(numbers.begin() + static_cast<int64_t>(done), count, part.numbers);
+    const char* const error =
+        device::launch(table_kernel, static_cast<int64_t>(count), as_stream(stream), part);
+    if (error) return error;
+  }
+  return nullptr;
+}
+
+}  // namespace fastseq::cuda

@@ -1,0 +1,104 @@
+"""Which time loops on a GPU run in one launch, and the ops that do so.
+
+``csrc/kernels/cuda/persistent.h`` says what there are kernels for. That they are faster than a
+launch or two a step is an **estimate**: it stands beside each kernel, and no GPU has measured it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastseq import _native
+from fastseq.ops.precision import tf32
+from fastseq.ops.recurrence import Cell
+from fastseq.ops.routes import AUTO, PERSISTENT, Rule, forced
+
+DEVICES = {"cuda"}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Eight rows a block: beyond so many, blocks take turns on every GPU that there is, and the steps of
+# others, which are large products then, no longer cost much beside their work.
+MANY_ROWS = 2048
+
+
+def kernel(cell: Cell, dtype: torch.dtype, hidden: int) -> str:
+    """The name of the kernel for layers of such a cell, dtype and size; "" where there is none."""
+    return _native.persistent_kernel(cell, dtype.itemsize, hidden) if dtype in DTYPES else ""
+
+
+# Of a ``Loop``, and of the planner's ``Facts``, which name these the same.
+CANNOT = (
+    Rule(lambda f: f.projected, "there is no persistent kernel with a projection"),
+    Rule(lambda f: f.dtype not in DTYPES, "there is no persistent kernel of this dtype"),
+    Rule(
+        lambda f: f.dtype == torch.float32 and not f.tf32,
+        "the persistent kernels multiply float32 as TF32, which is off",
+    ),
+    Rule(
+        lambda f: f.capability < (8, 0),
+        "the persistent kernels need compute capability 8.0",
+    ),
+    Rule(
+        lambda f: f.dtype in DTYPES and not kernel(f.cell, f.dtype, f.hidden),
+        "no persistent kernel has registers for so many units",
+    ),
+)
+SLOW = (
+    Rule(
+        lambda f: f.batch > MANY_ROWS,
+        "of so many rows the persistent kernel's blocks take turns (estimate)",
+    ),
+)
+
+
+class Loop(NamedTuple):
+    """What the choice depends on."""
+
+    cell: Cell
+    dtype: torch.dtype
+    batch: int
+    hidden: int
+    projected: bool
+    tf32: bool
+    capability: tuple[int, int]
+
+
+@lru_cache(maxsize=4096)
+def _taken(loop: Loop, route: str) -> bool:
+    if route not in (AUTO, PERSISTENT):
+        return False
+    rules = CANNOT if route == PERSISTENT else (*CANNOT, *SLOW)
+    return not any(rule.applies(loop) for rule in rules)
+
+
+@lru_cache(maxsize=64)
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU."""
+    return torch.cuda.get_device_capability(device)
+
+
+def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tensor | None) -> bool:
+    """Whether the time loop of a layer runs in one launch, by the rules and by what is forced.
+
+    Args:
+        cell: which.
+        x: the layer's input, (T, B, I) or packed rows (N, I).
+        h0: (B, R).
+        weight_hh: (G*H, R).
+        weight_hr: of a projection.
+    """
+    if x.device.type not in DEVICES:
+        return False
+    loop = Loop(
+        cell,
+        x.dtype,
+        h0.shape[0],
+        weight_hh.shape[0] // cell.gates,
+        weight_hr is not None,
+        tf32(single=x.dim() == 3 and x.shape[0] == 1),
+        capability(x.device),
+    )
+    return x.numel() > 0 and _taken(loop, forced()[0])

@@ -1,0 +1,124 @@
+"""Mutants of the recurrence over many blocks."""
+
+from .mutant import Mutant
+
+MAILBOX = "csrc/kernels/cuda/mailbox.h"
+BLOCK = "csrc/kernels/cuda/mailbox_block.cuh"
+FORWARD = "csrc/kernels/cuda/mailbox_forward.cuh"
+BACKWARD = "csrc/kernels/cuda/mailbox_backward.cuh"
+TESTS = "simt/test_mailbox.py"
+AGAINST = f"{TESTS}::test_against_the_cpu_op"
+RAGGED = f"{TESTS}::test_rows_of_different_lengths"
+LAUNCHES = f"{TESTS}::test_few_steps_and_many_launches"
+
+KERNELS_MAILBOX = [
+    Mutant(
+        name="Mailbox: a step hands nothing over",
+        file=FORWARD,
+        old="hand(slot + me.slot_words(), h);",
+        new="if (i != 1) hand(slot + me.slot_words(), h);",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: gradients go into the slot that their own step reads",
+        file=BACKWARD,
+        old="slot + me.slot_words()",
+        new="slot",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: a launch finds what the last one left",
+        file=MAILBOX,
+        old="device::empty(words, plan.slot * (count + 1), stream)",
+        new="nullptr",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: one word of a fragment stands for both",
+        file=BLOCK,
+        at="const uint32_t b[2] = {words[i][2 * j], words[i][2 * j + 1]};",
+        old="words[i][2 * j]",
+        new="words[i][2 * j + 1]",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: a warp waits for the first of its words",
+        file=BLOCK,
+        old="missing |= device::any_empty(words[i])",
+        new="missing |= words[0][0] == device::kEmpty",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: partial sums of all turns lie in one place",
+        file=BLOCK,
+        old="turn % 2 * Shape::kWarps + warp",
+        new="warp",
+        tests=(f"{TESTS}::test_the_schedule_changes_nothing",),
+    ),
+    Mutant(
+        name="Mailbox: rows beyond the batch are waited for",
+        file=FORWARD,
+        old="tile * kMailboxRows + me.g < a.batch",
+        new="true",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: weights of the upper half of K are those of the lower",
+        file=MAILBOX,
+        old="j / 2 * Shape::kRow",
+        new="0",
+        tests=(AGAINST,),
+    ),
+    Mutant(
+        name="Mailbox: its blocks are not launched together",
+        file=FORWARD,
+        old="device::launch_together(mailbox_forward_kernel<S, C, kHidden, kWarps>, grid, stream,\n"
+        "                                       Block(a, chunk))",
+        new="device::launch(mailbox_forward_kernel<S, C, kHidden, kWarps>, grid, stream,"
+        " Block(a, chunk))",
+        tests=(f"{TESTS}::test_the_schedule_changes_nothing",),
+    ),
+    Mutant(
+        name="Mailbox: no room is left to others",
+        file=MAILBOX,
+        old="room - kMailboxLeftFree",
+        new="room",
+        tests=(f"{TESTS}::test_who_does_not_fit_is_told",),
+    ),
+    Mutant(
+        name="Mailbox: the second launch begins at the initial state",
+        file=FORWARD,
+        at="const bool goes_on = cell.row < before;",
+        old="cell.row < before",
+        new="false",
+        tests=(LAUNCHES,),
+    ),
+    Mutant(
+        name="Mailbox: a row's last state is that of the last step",
+        file=FORWARD,
+        old="cell.row >= after",
+        new="after == 0",
+        tests=(RAGGED,),
+    ),
+    Mutant(
+        name="Mailbox: a row that has not begun hands over zeros",
+        file=FORWARD,
+        old="cell.kept(0)",
+        new="active ? cell.kept(0) : 0.0f",
+        tests=(RAGGED,),
+    ),
+    Mutant(
+        name="Mailbox: the second launch back takes GRU's n for its recurrent side",
+        file=BACKWARD,
+        old="C::kSplitsGates && g == 2",
+        new="false",
+        tests=(LAUNCHES,),
+    ),
+    Mutant(
+        name="Mailbox: a row that ends early has no gradient of h0",
+        file=BACKWARD,
+        old="now < before ? before : now",
+        new="now",
+        tests=(RAGGED,),
+    ),
+]

@@ -1,0 +1,179 @@
+// The recurrence over many blocks, for test_mailbox.py.
+#include "../../csrc/kernels/cuda/mailbox_backward.cuh"
+#include "../../csrc/kernels/cuda/mailbox_forward.cuh"
+#include "cases.h"
+
+namespace fastseq {
+
+// Names the tensors of a launch.
+template <class S, class Call>
+struct Namer {
+  const Call& a;
+  std::vector<simt::Region>& regions;
+  int64_t state = a.batch * a.hidden;
+  int64_t every = (a.offsets ? a.offsets[a.steps] : a.steps * a.batch) * a.hidden;
+
+  void operator()(const char* name, const void* p, int64_t elements, bool writable,
+                  int64_t bytes = sizeof(S)) const {
+    add_region(regions, name, p, elements, bytes, writable);
+  }
+  template <class Shape>
+  void mailbox(const cuda::MailboxChunk& c) const {
+    const int64_t tiles = cuda::divide_up(a.batch, cuda::kMailboxRows);
+    const int64_t slot = tiles * Shape::pairs(a.hidden) * Shape::kPairWords;
+    (*this)("mailbox", c.words, slot*(c.count + 1), true, sizeof(uint32_t));
+    (*this)("weights", c.weights, c.blocks* Shape::kBlockWeights, false, sizeof(uint32_t));
+    (*this)("kept", c.kept, state, true, sizeof(float));
+    (*this)("offsets", a.offsets, a.steps + 1, false, sizeof(int32_t));
+  }
+};
+
+template <class Shape>
+void add_regions(const cuda::MailboxWeights<Shape>& a, std::vector<simt::Region>& regions) {
+  const int64_t gates = Shape::kParts * Shape::kSums;
+  add_region(regions, "weight_hh", a.weight_hh, gates * a.hidden * a.hidden,
+             sizeof(typename Shape::S), false);
+  add_region(regions, "weights", a.packed, a.words(), sizeof(uint32_t), true);
+}
+
+template <class S, class C, int kHidden, int kWarps>
+void add_regions(const cuda::ForwardBlock<S, C, kHidden, kWarps>& a,
+                 std::vector<simt::Region>& regions) {
+  const Namer<S, cuda::MailboxForward> add{a, regions};
+  add("pre", a.pre, add.every * C::kGates, false);
+  add("h0", a.h0, add.state, false);
+  add("c0", a.c0, add.state, false);
+  add("bias_hn", a.bias_hn, a.hidden, false);
+  add("y", a.y, add.every, true);
+  add("h_n", a.h_n, add.state, true);
+  add("c_n", a.c_n, add.state, true);
+  add("gates", a.gates, add.every * C::kCached, true);
+  add("cells", a.cells, add.every, true, sizeof(float));
+  add.template mailbox<typename cuda::ForwardBlock<S, C, kHidden, kWarps>::Shape>(a.chunk);
+}
+
+template <class S, class C, int kHidden, int kWarps>
+void add_regions(const cuda::BackwardBlock<S, C, kHidden, kWarps>& a,
+                 std::vector<simt::Region>& regions) {
+  const Namer<S, cuda::MailboxBackward> add{a, regions};
+  add("grad_y", a.grad_y, add.every, false);
+  add("grad_h_n", a.grad_h_n, add.state, false);
+  add("grad_c_n", a.grad_c_n, add.state, false);
+  add("y", a.y, add.every, false);
+  add("gates", a.gates, add.every * C::kCached, false);
+  add("cells", a.cells, add.every, false, sizeof(float));
+  add("h0", a.h0, add.state, false);
+  add("c0", a.c0, add.state, false);
+  add("grad_pre", a.grad_pre, add.every * C::kGates, true);
+  add("grad_aux", a.grad_aux, add.every, true);
+  add("grad_h0", a.grad_h0, add.state, true);
+  add("grad_c0", a.grad_c0, add.state, true);
+  add.template mailbox<typename cuda::BackwardBlock<S, C, kHidden, kWarps>::Shape>(a.chunk);
+}
+
+namespace cases {
+namespace {
+
+// All launches use the same memory, and find in it what the last one left.
+alignas(16) unsigned char mailbox_memory[1 << 23];
+
+// What a test chooses beside the tensors.
+struct Room {
+  int64_t multiprocessors, chunk;
+
+  template <class Call, class Plan, class Run>
+  const char* operator()(Call a, const Plan& plan_of, const Run& run) const {
+    cuda::MailboxPlan plan{};
+    const int before =
+        std::exchange(simt::machine.gpu.multiprocessors, static_cast<int>(multiprocessors));
+    const char* error = plan_of(a, plan, 1);
+    if (!error) {
+      if (chunk) plan.chunk = chunk;
+      a.mailbox = mailbox_memory;
+      const bool fits = plan.bytes() <= static_cast<int64_t>(sizeof mailbox_memory);
+      error = fits ? run(a, plan, nullptr) : "a larger mailbox than the test has";
+    }
+    simt::machine.gpu.multiprocessors = before;
+    return error;
+  }
+};
+
+template <class S, class C, int kHidden, int kWarps>
+const char* run(const cuda::MailboxForward& a, const Room& room) {
+  return room(a, cuda::mailbox_forward_plan_of<S, C, kHidden, kWarps>,
+              cuda::mailbox_forward_of<S, C, kHidden, kWarps>);
+}
+template <class S, class C, int kHidden, int kWarps>
+const char* run(const cuda::MailboxBackward& a, const Room& room) {
+  return room(a, cuda::mailbox_backward_plan_of<S, C, kHidden, kWarps>,
+              cuda::mailbox_backward_of<S, C, kHidden, kWarps>);
+}
+
+// Blocks of four warps; of eight, as on a GPU, where a sequence is wider.
+template <class S, class Call>
+const char* of_cell(Cell cell, const Call& a, const Room& room) {
+  return with_cell(cell, [&](auto c) { return run<S, decltype(c), 128, 4>(a, room); });
+}
+template <class Call>
+const char* of_dtype(int dtype, int cell, Call& a, void* const* t, const int64_t* sizes) {
+  a.offsets = static_cast<const int32_t*>(t[0]);
+  a.steps = sizes[0];
+  a.batch = sizes[1];
+  a.hidden = sizes[2];
+  a.reverse = sizes[3];
+  const Room room{sizes[4], sizes[5]};
+  const auto kind = static_cast<Cell>(cell);
+  if (dtype == 0) return of_cell<float>(kind, a, room);
+  if (dtype == 2) return of_cell<Half>(kind, a, room);
+  if (a.hidden > 128 && kind == Cell::kLstm) return run<BFloat16, LstmCell, 256, 8>(a, room);
+  return of_cell<BFloat16>(kind, a, room);
+}
+
+}  // namespace
+}  // namespace cases
+}  // namespace fastseq
+
+EXPORT const char* run_mailbox_forward(int dtype, int cell, void** t, const int64_t* sizes) {
+  fastseq::cuda::MailboxForward a{};
+  a.pre = t[1];
+  a.h0 = t[2];
+  a.c0 = t[3];
+  a.weight_hh = t[4];
+  a.bias_hn = t[5];
+  a.y = t[6];
+  a.h_n = t[7];
+  a.c_n = t[8];
+  a.gates = t[9];
+  a.cells = t[10];
+  return fastseq::cases::of_dtype(dtype, cell, a, t, sizes);
+}
+
+EXPORT const char* run_mailbox_backward(int dtype, int cell, void** t, const int64_t* sizes) {
+  fastseq::cuda::MailboxBackward a{};
+  a.grad_y = t[1];
+  a.grad_h_n = t[2];
+  a.grad_c_n = t[3];
+  a.y = t[4];
+  a.gates = t[5];
+  a.cells = t[6];
+  a.h0 = t[7];
+  a.c0 = t[8];
+  a.weight_hh = t[9];
+  a.grad_pre = t[10];
+  a.grad_aux = t[11];
+  a.grad_h0 = t[12];
+  a.grad_c0 = t[13];
+  return fastseq::cases::of_dtype(dtype, cell, a, t, sizes);
+}
+
+// Of the kernel for H to 1,024: blocks, groups, tiles, steps of a launch, bytes.
+EXPORT const char* mailbox_numbers(int64_t steps, int64_t batch, int64_t hidden, int64_t room,
+                                   int64_t calls, int64_t* numbers) {
+  using namespace fastseq;
+  cuda::MailboxPlan plan{};
+  const char* const error = cuda::mailbox_plan<cuda::MailboxShape<BFloat16, 4, false, 1024, 8>>(
+      steps, batch, hidden, room, calls, plan);
+  const int64_t found[] = {plan.blocks, plan.groups, plan.tiles, plan.chunk, plan.bytes()};
+  std::copy(std::begin(found), std::end(found), numbers);
+  return error;
+}

@@ -1,0 +1,175 @@
+"""On a GPU: loops that are one launch, against torch.nn in float64 and against the step kernels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from recurrence_cases import KINDS, assert_equal, call, numbers, packed, states
+from torch import Tensor, nn
+
+import fastseq
+from fastseq.ops import persistent
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
+        reason="no CUDA device of compute capability 8.0",
+    ),
+]
+# Of a gradient, relative to its largest; float32 is TF32.
+TOLERANCES = {torch.float32: 1e-2, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in KINDS),
+    *((kind, {"num_layers": 2, "bidirectional": True, "bias": False}) for kind in KINDS),
+    ("RNN", {"nonlinearity": "relu"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """The route, where it can be; yields whether each loop that was asked for took it."""
+    seen: list[bool] = []
+    taken = persistent.taken
+    monkeypatch.setattr(persistent, "taken", lambda *args: seen.append(taken(*args)) or seen[-1])
+    before = torch.backends.cudnn.rnn.fp32_precision
+    torch.backends.cudnn.rnn.fp32_precision = "tf32"
+    with fastseq.cuda_rnn("persistent"):
+        yield seen
+    torch.backends.cudnn.rnn.fp32_precision = before
+
+
+def widest(kind: str, dtype: torch.dtype) -> int:
+    return 96 if dtype == torch.float32 and kind != "RNN" else 128
+
+
+def on_gpu(value: Any) -> Any:
+    if isinstance(value, tuple) and not hasattr(value, "data"):
+        return tuple(map(on_gpu, value))
+    return None if value is None else value.cuda()
+
+
+def doubled(value: Any) -> Any:
+    if isinstance(value, tuple) and not hasattr(value, "data"):
+        return tuple(map(doubled, value))
+    return value.to(dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
+@each_dtype
+@pytest.mark.parametrize("layout", ["padded", "packed", "unsorted"])
+@pytest.mark.parametrize("hidden", [37, 64, 0], ids=["odd", "64", "widest"])
+def test_parity_with_float64_on_the_cpu(
+    kind: str,
+    options: dict[str, Any],
+    dtype: torch.dtype,
+    layout: str,
+    hidden: int,
+    forced: list[bool],
+) -> None:
+    units = hidden or widest(kind, dtype)
+    module = getattr(fastseq, kind)(17, units, dtype=dtype, **options)
+    exact = getattr(nn, kind)(17, units, dtype=torch.float64, **options)
+    exact.load_state_dict(module.state_dict())
+    x: Any = numbers(9, 11, 17, dtype=dtype)
+    if layout != "padded":
+        lengths = [9, 9, 8, 7, 7, 7, 5, 4, 4, 2, 1]
+        x = packed(lengths if layout == "packed" else lengths[::-1], 17, dtype)
+    hx = states(module, 11)
+    expected = call(exact, doubled(x), doubled(hx))
+    found = call(module.cuda(), on_gpu(x), on_gpu(hx))
+    assert forced
+    assert all(forced)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        off = (found[name].cpu().double() - value).abs().max().item()
+        assert off <= TOLERANCES[dtype] * max(1.0, value.abs().max().item()), f"{name}: {off}"
+
+
+@each_kind
+@each_dtype
+def test_agrees_with_the_step_kernels(kind: str, dtype: torch.dtype, forced: list[bool]) -> None:
+    """Over many steps and blocks, closer than either is to float64."""
+    module = getattr(fastseq, kind)(32, widest(kind, dtype), dtype=dtype).cuda()
+    x = numbers(300, 67, 32, dtype=dtype).cuda()
+    found = call(module, x)
+    assert all(forced)
+    with fastseq.cuda_rnn("step"):
+        expected = call(module, x)
+    assert not all(forced)
+    for name, value in expected.items():
+        off = (found[name].double() - value.double()).norm() / value.double().norm()
+        assert off <= TOLERANCES[dtype], f"{name}: {off}"
+
+
+@each_kind
+@each_dtype
+def test_repeatable_bit_by_bit(kind: str, dtype: torch.dtype) -> None:
+    module = getattr(fastseq, kind)(17, 61, dtype=dtype, bidirectional=True).cuda()
+    x = packed([40, 33, 33, 20, 9, 9, 9, 9, 2, 1], 17, dtype).to("cuda")
+    first = call(module, x)
+    for _ in range(20):
+        assert_equal(call(module, x), first)
+
+
+@each_kind
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_graph_capture(kind: str, layout: str, forced: list[bool]) -> None:
+    """A packed batch's table is among the arguments that the graph keeps."""
+    module = getattr(fastseq, kind)(17, 37, dtype=torch.float16).cuda()
+    x: Any = numbers(9, 6, 17, dtype=torch.float16)
+    if layout == "packed":
+        x = packed([9, 7, 7, 4, 2, 1], 17, torch.float16)
+    x = x.to("cuda")
+    data = x if isinstance(x, Tensor) else x.data
+
+    def step() -> list[Tensor]:
+        y = module(x)[0]
+        y = y if isinstance(y, Tensor) else y.data
+        return [y, *torch.autograd.grad(y.square().sum(), list(module.parameters()))]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        data.copy_(numbers(*data.shape, seed=5, dtype=torch.float16))
+    graph.replay()
+    assert all(forced)
+    for found, expected in zip(captured, step(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@each_kind
+def test_compiled(kind: str, forced: list[bool]) -> None:
+    module = getattr(fastseq, kind)(17, 37, dtype=torch.bfloat16).cuda()
+    x = numbers(9, 6, 17, dtype=torch.bfloat16).cuda()
+    expected = module(x)[0]
+    compiled = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x)[0], expected)
+    assert all(forced)
+
+
+@each_kind
+def test_explain(kind: str) -> None:
+    module = getattr(fastseq, kind)(17, 37).cuda()
+    with fastseq.cuda_rnn("auto"):
+        said = fastseq.explain(module, torch.zeros(9, 6, 17, device="cuda"))
+    assert "the CUDA kernel 'self', one launch for all steps" in said
+
+
+def test_without_tf32_it_goes_step_by_step(forced: list[bool]) -> None:
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    fastseq.GRU(17, 37).cuda()(torch.zeros(9, 6, 17, device="cuda"))
+    assert forced == [False]
