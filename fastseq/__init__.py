@@ -23,6 +23,7 @@ from fastseq.nn import (
     MaxPool2d,
     ReLULRNMaxPool2d,
     RNNCell,
+    freeze,
 )
 from fastseq.onnx import onnx_translation_table
 from fastseq.swap import swap, swap_report
@@ -42,6 +43,7 @@ __all__ = [
     "cuda_rnn",
     "empty_cache",
     "explain",
+    "freeze",
     "functional",
     "info",
     "onnx_translation_table",

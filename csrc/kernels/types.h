@@ -144,6 +144,9 @@ struct RecurrenceForward {
   const void* bias_hh;    // S [G*H]     of a cell that splits gates, the last H are bias_hn
   Extras extra;
   void* products;  // S [N, G*H]  W_hh h', with a layer norm; null when nothing is to be saved
+  // Weights and biases as the kernels of this instruction set pack them, instead of the pointers
+  // above, of which weight_hr still says whether there is a projection. Null: they are packed now.
+  const void* packed;
 };
 
 struct RecurrenceBackward {

@@ -93,6 +93,18 @@ constexpr const char* kStepInPlaceSchema =
 // x W^T of weight [M, K], or x W if turned; every row the same bits whatever the others.
 constexpr const char* kLinearSchema = "linear(Tensor x, Tensor weight, bool turned) -> Tensor";
 
+// A layer's weights in one direction as the kernels of this machine read them: bytes, which say what
+// they are. Those of a stack, layer by layer and direction by direction, are put end to end.
+constexpr const char* kPackLayerSchema =
+    "pack_layer(Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+    "Tensor? weight_hr, int cell) -> Tensor";
+
+// A whole stack without gradients on packed weights. x [T, B, I], or [N, I] with batch_sizes;
+// h0, h_n [L*D, B, R], c0, c_n [L*D, B, H], zeros where null; y [T, B, D*R] or [N, D*R].
+constexpr const char* kPackedStackSchema =
+    "packed_stack(Tensor x, Tensor? h0, Tensor? c0, Tensor packed, Tensor? batch_sizes, int cell, "
+    "int hidden, int state, int layers, int directions) -> (Tensor y, Tensor h_n, Tensor c_n)";
+
 // Frees the blocks that are kept between calls (memory.h); the bytes that were.
 constexpr const char* kEmptyCacheSchema = "empty_cache() -> int";
 

@@ -16,6 +16,8 @@ STABLE_TORCH_LIBRARY(fastseq, m) {
   m.def(fastseq::ops::kStepSchema);
   m.def(fastseq::ops::kStepInPlaceSchema);
   m.def(fastseq::ops::kLinearSchema);
+  m.def(fastseq::ops::kPackLayerSchema);
+  m.def(fastseq::ops::kPackedStackSchema);
   m.def(fastseq::ops::kEmptyCacheSchema);
   m.def(fastseq::ops::kLrnSchema);
   m.def(fastseq::ops::kLrnBackwardSchema);

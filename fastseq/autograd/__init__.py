@@ -15,6 +15,7 @@ from fastseq.autograd.lrn import (
     LocalResponseNormBackward,
     local_response_norm,
 )
+from fastseq.autograd.packed_stack import packed_stack
 from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward, max_pool2d
 from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward, relu_lrn_max_pool2d
 
@@ -41,6 +42,7 @@ __all__ = [
     "local_response_norm",
     "max_pool2d",
     "overwritten",
+    "packed_stack",
     "relu_lrn_max_pool2d",
     "step",
     "wants_graph",

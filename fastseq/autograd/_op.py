@@ -183,6 +183,34 @@ def in_place(name: str) -> None:
     _LIBRARY.impl(name, kernel, "Autograd")
 
 
+class Inference:
+    """An op that has no derivatives, and says so where one is asked for.
+
+    Args:
+        name: of the op, whose tensor arguments come first in its schema.
+        instead: what to do, for the error.
+    """
+
+    def __init__(self, name: str, instead: str) -> None:
+        self.op = getattr(torch.ops.fastseq, name).default
+        self.instead = instead
+        self.count = sum("Tensor" in str(a.type) for a in self.op._schema.arguments)
+        _LIBRARY.impl(name, self._kernel, "Autograd")
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the op, by the shortest way."""
+        return self._kernel(*args) if direct() else self.op(*args)
+
+    def _kernel(self, *args: Any) -> Any:
+        tensors = args[: self.count]
+        if wants_graph(tensors) or _has_tangent(tensors):
+            raise RuntimeError(
+                f"{self.op} has no derivatives, and one is asked for. {self.instead}"
+            )
+        with below_autograd():
+            return self.op(*args)
+
+
 def overwritten(tensors: list[Tensor]) -> None:
     """Tell autograd that tensors have changed, which only its own operators do by themselves."""
     torch._C._increment_version(tensors)

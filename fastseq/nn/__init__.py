@@ -4,6 +4,7 @@ from fastseq import _dynamo
 from fastseq._fx import leaves
 from fastseq._script import refuse
 from fastseq.nn.cells import GRUCell, LSTMCell, RNNCell
+from fastseq.nn.frozen import FrozenGRU, FrozenLSTM, FrozenRNN, freeze
 from fastseq.nn.lrn import LocalResponseNorm
 from fastseq.nn.pool import MaxPool2d
 from fastseq.nn.recurrent import GRU, LSTM, RNN
@@ -19,6 +20,7 @@ __all__ = [
     "MaxPool2d",
     "RNNCell",
     "ReLULRNMaxPool2d",
+    "freeze",
 ]
 
 leaves(
@@ -31,6 +33,9 @@ leaves(
     MaxPool2d,
     RNNCell,
     ReLULRNMaxPool2d,
+    FrozenGRU,
+    FrozenLSTM,
+    FrozenRNN,
 )
 refuse(GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell)
 _dynamo.allow((LSTM, GRU, RNN))

@@ -15,6 +15,7 @@ from fastseq.ops.extended_layer import (
 from fastseq.ops.layer import LAYER, LayerBackward, Wanted, layer, layer_backward
 from fastseq.ops.linear import linear
 from fastseq.ops.lrn import local_response_norm, local_response_norm_backward
+from fastseq.ops.packed_stack import pack_layer, packed_stack
 from fastseq.ops.pool import Pooled, Window, max_pool2d, max_pool2d_backward
 from fastseq.ops.recurrence import Backward, Cell, Forward, recurrence, recurrence_backward
 from fastseq.ops.step import STEP, STEP_, step
@@ -43,6 +44,8 @@ __all__ = [
     "local_response_norm_backward",
     "max_pool2d",
     "max_pool2d_backward",
+    "pack_layer",
+    "packed_stack",
     "recurrence",
     "recurrence_backward",
     "relu_lrn_max_pool2d",

@@ -16,7 +16,7 @@ PanelShape gate_shape(const RecurrenceForward& a, int64_t inner) {
 }
 PanelShape hr_shape(const RecurrenceForward& a) { return {a.state, a.hidden, kPlainWide, false}; }
 
-// The team's scratch.
+// The team's scratch. Packed weights come first, or lie where they were packed before.
 template <class D>
 struct Shared {
   using A = typename D::Sum;
@@ -29,10 +29,11 @@ struct Shared {
   A* cell;           // c                [B, m_stride]
   Item* mid;         // m before the projection [B, m_stride]
   A* product;        // W_hh h_{t-1} of a layer norm [B, gates, m_stride]
-  int64_t h_stride, m_stride, bytes;
+  int64_t h_stride, m_stride, weight_bytes, bytes;
 
   Shared(const RecurrenceForward& a, char* base) {
-    Block block{base};
+    Block block{base}, before{static_cast<char*>(const_cast<void*>(a.packed))};
+    Block& weights = a.packed ? before : block;
     const bool lstm = a.cell == Cell::kLstm;
     hh = gate_shape(a, a.state);
     ih = gate_shape(a, a.in.size);
@@ -40,10 +41,11 @@ struct Shared {
     hh_panels = panel_count<D>(hh);
     ih_panels = a.in.given ? hh_panels : 0;
     hr_panels = a.weight_hr ? panel_count<D>(hr) : 0;
-    packed_hh = block.take<Item>(packed_size<D>(hh));
-    packed_ih = block.take<Item>(a.in.given ? packed_size<D>(ih) : 0);
-    packed_hr = block.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
-    bias = block.take<A>(ih_panels * hh.wide * lanes_of<A>);
+    packed_hh = weights.take<Item>(packed_size<D>(hh));
+    packed_ih = weights.take<Item>(a.in.given ? packed_size<D>(ih) : 0);
+    packed_hr = weights.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
+    bias = weights.take<A>(ih_panels * hh.wide * lanes_of<A>);
+    weight_bytes = weights.used;
     h_stride = padded<Item>(a.state);
     m_stride = padded<A>(a.hidden);
     now = block.take<Item>(a.seq.batch * h_stride);

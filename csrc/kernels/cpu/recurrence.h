@@ -17,6 +17,9 @@ struct RecurrenceKernels {
   int64_t (*backward_member_bytes)(const RecurrenceBackward&, int64_t members);
   void (*forward_run)(const RecurrenceForward&, const Member&, char* team, char* own);
   void (*backward_run)(const RecurrenceBackward&, const Member&, char* team, char* own);
+  // The weights of a layer once for many calls (RecurrenceForward::packed).
+  int64_t (*packed_bytes)(const RecurrenceForward&);
+  void (*pack)(RecurrenceForward, void* to);
 };
 
 // The kernels of the instruction set in use (capability.h).

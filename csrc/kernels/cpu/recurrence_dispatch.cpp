@@ -8,7 +8,8 @@ namespace fastseq {
 namespace {
 
 RecurrenceKernels joined(const ForwardTable& f, const BackwardTable& b) {
-  return {f.team_bytes, b.team_bytes, f.member_bytes, b.member_bytes, f.run, b.run};
+  return {f.team_bytes, b.team_bytes, f.member_bytes, b.member_bytes,
+          f.run,        b.run,        f.packed_bytes, f.pack};
 }
 
 RecurrenceKernels kernels_of(int dtype) {

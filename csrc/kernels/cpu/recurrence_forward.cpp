@@ -300,6 +300,14 @@ struct Forward {
 
   static int64_t team_bytes(const RecurrenceForward& a) { return Shared<D>(a, nullptr).bytes; }
 
+  static int64_t packed_bytes(const RecurrenceForward& a) {
+    return Shared<D>(a, nullptr).weight_bytes;
+  }
+  static void pack_into(RecurrenceForward a, void* to) {
+    a.packed = to;
+    pack<S>(a, Shared<D>(a, nullptr), Member{nullptr, 0, 1});
+  }
+
   static int64_t member_bytes(const RecurrenceForward& a, int64_t members) {
     const RecurrencePlan plan = plan_of<D>(a, members);
     const int64_t rows = widest_slice(a.seq, plan.batches);
@@ -312,8 +320,10 @@ struct Forward {
 
   static void run(const RecurrenceForward& a, const Member& member, char* team, char* own) {
     const Shared<D> all(a, team);
-    pack<S>(a, all, member);
-    wait(member.team->everyone, member.count);
+    if (!a.packed) {
+      pack<S>(a, all, member);
+      wait(member.team->everyone, member.count);
+    }
     const RecurrencePlan plan = plan_of<D>(a, member.count);
     const Place place(plan, member);
     if (place.idle) return;
@@ -331,7 +341,7 @@ struct Forward {
 template <class S>
 constexpr ForwardTable table_of() {
   using F = Forward<S>;
-  return {F::team_bytes, F::member_bytes, F::run};
+  return {F::team_bytes, F::member_bytes, F::run, F::packed_bytes, F::pack_into};
 }
 
 }  // namespace

@@ -9,6 +9,8 @@ struct ForwardTable {
   decltype(RecurrenceKernels::forward_team_bytes) team_bytes;
   decltype(RecurrenceKernels::forward_member_bytes) member_bytes;
   decltype(RecurrenceKernels::forward_run) run;
+  decltype(RecurrenceKernels::packed_bytes) packed_bytes;
+  decltype(RecurrenceKernels::pack) pack;
 };
 struct BackwardTable {
   decltype(RecurrenceKernels::backward_team_bytes) team_bytes;
