@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fastseq._imports import once_imported
-from fastseq.ops import Wanted
+from fastseq.ops import Cell, Wanted
 
 _Shape = Any  # of a tensor argument, or None
 
@@ -91,6 +91,27 @@ def linear(x: _Shape, weight: _Shape, *rest: Any, **_: Any) -> int:
     return 2 * int(prod(x[:-1]) * prod(weight))
 
 
+def packed_stack(
+    x: _Shape,
+    h0: _Shape,
+    c0: _Shape,
+    packed: _Shape,
+    batch_sizes: _Shape,
+    cell: int,
+    hidden: int,
+    state: int,
+    layers: int,
+    directions: int,
+    **_: Any,
+) -> int:
+    """Every layer and direction: the input product, the loop, and the projection."""
+    wide = Cell(cell).gates * hidden
+    projection = state * hidden if state != hidden else 0
+    inputs = [int(x[-1])] + [directions * state] * (layers - 1)
+    each = sum(wide * (size + state) + projection for size in inputs)
+    return 2 * int(prod(x[:-1])) * directions * each
+
+
 _FORMULAS = {
     "layer": layer,
     "extended_layer": layer,
@@ -100,6 +121,7 @@ _FORMULAS = {
     "recurrence_backward": recurrence_backward,
     "recurrence_persistent": recurrence,
     "recurrence_persistent_backward": recurrence_backward,
+    "packed_stack": packed_stack,
     "step": step,
     "step_": step,
     "linear": linear,

@@ -94,6 +94,8 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
     )
     why = _explain_plan(threads, *plan)
     with_ = f", with {beyond}" if beyond else ""
+    if getattr(module, "_packed", None) is not None:
+        with_ = ", weights packed before"
     return f"{module.mode} {shape}: CPU kernels ({_native.cpu_capability()}){with_}, {why}."
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.flop_counter import FlopCounterMode
 
 import fastseq
 from fastseq import ops
@@ -345,6 +346,18 @@ def test_the_op_as_tools_see_it() -> None:
     y = torch.vmap(lambda row: frozen(row.unsqueeze(1))[0].squeeze(1), 1, 1)(x)
     same(y, frozen(x)[0])
     assert "frozen" in repr(frozen)
+    assert ", weights packed before, " in fastseq.explain(frozen, x)
+
+
+@pytest.mark.parametrize(("kind", "options"), ALL)
+def test_the_same_work_is_counted(kind: str, options: dict[str, Any]) -> None:
+    module = KINDS[kind](5, 7, **options).eval()
+    x, counts = torch.randn(4, 3, 5), []
+    for served in (module, fastseq.freeze(module)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            served(x)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_compiled_and_exported() -> None:

@@ -15,7 +15,7 @@ RAW = torch.ops.fastseq
 NAMES = [
     "layer", "layer_backward", "extended_layer", "extended_layer_backward", "recurrence",
     "recurrence_backward", "recurrence_persistent", "recurrence_persistent_backward", "step",
-    "linear", "local_response_norm", "local_response_norm_backward", "max_pool2d",
+    "packed_stack", "linear", "local_response_norm", "local_response_norm_backward", "max_pool2d",
     "max_pool2d_backward", "relu_lrn_max_pool2d", "relu_lrn_max_pool2d_backward",
 ]  # fmt: skip
 TOGETHER = {"window": Window._fields, "extras": Extras._fields}  # arguments in one
@@ -54,10 +54,12 @@ def test_every_floor_is_there() -> None:
     """All ops but those without derivatives; and who has no face or formula of its name."""
     every = {a.split("::")[1].split(".")[0] for a in torch._C._dispatch_get_all_op_names()
              if a.startswith("fastseq::")}  # fmt: skip
-    assert every == {*NAMES, "step_", "empty_cache"}
+    assert every == {*NAMES, "step_", "pack_layer", "empty_cache"}
     loops = {"recurrence_persistent", "recurrence_persistent_backward"}  # twins of others
     assert {n for n in NAMES if not hasattr(ops, n)} == {"extended_layer_backward", *loops}
-    assert {n for n in NAMES if not hasattr(reference, n)} == {"step", "linear", *loops}
+    assert {n for n in NAMES if not hasattr(reference, n)} == {
+        "step", "packed_stack", "linear", *loops,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
