@@ -8,17 +8,12 @@ from itertools import product
 from typing import Any
 
 import gpu_timing
-import images
-import lrn
-import pool
-import rnn_cases
-import rows
 import torch
-import trio
-from rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
 from torch import Tensor
 
 import fastseq
+from fastseq.bench import images, rnn_cases, rows
+from fastseq.bench.rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
 
 Calls = dict[str, list[Callable[[], Sequence[Tensor]]]]  # by provider, one for each input
 
@@ -60,7 +55,7 @@ IMAGES: list[images.Shape] = [
     (256, 256, 27, 27),
 ]
 TINY_IMAGES: list[images.Shape] = [(2, 8, 9, 9)]
-IMAGE_OPS = (lrn.OP, pool.OP, trio.OP)
+IMAGE_OPS = tuple(images.OPS.values())
 
 
 def recurrent(tiny: bool) -> Iterator[Case]:
