@@ -265,6 +265,14 @@ def windows(draw: Any) -> dict[str, Any]:
     }
 
 
+def misses(places: Tensor, x: Tensor) -> bool:
+    """Whether a dilated window lies on padding alone, so that its place is no pixel.
+
+    There torch.nn's backward writes beyond the gradient (seen in 2.15), and ours writes nothing.
+    """
+    return bool((places >= x.shape[-2] * x.shape[-1]).any())
+
+
 @share(18)
 @given(image_shapes, windows(), flag, forms, DTYPES, flag, seeds)
 def test_pool(
@@ -284,8 +292,12 @@ def test_pool(
     assert torch.equal(y, expected)
     assert torch.equal(places, indices)
     found = gradient(lambda x: functional.max_pool2d(x, **window), x)[2]
-    theirs = gradient(lambda x: native.max_pool2d(x, **window), x)[2]
-    torch.testing.assert_close(found, theirs, rtol=TOLERANCES[dtype], atol=4 * TOLERANCES[dtype])
+    if misses(places, x):
+        return
+    theirs, exact = (
+        gradient(lambda x: native.max_pool2d(x, **window), t)[2] for t in (x, x.double())
+    )
+    assert_as_exact({"slope": found}, {"slope": theirs}, {"slope": exact}, dtype)
 
 
 @share(8)
@@ -305,7 +317,7 @@ def test_trio(
         return functional.relu_lrn_max_pool2d(x, size, 0.3, **window)
 
     try:
-        expected, _, slope = gradient(in_a_row(native), x.double())
+        _, places = native.max_pool2d_with_indices(x, **window)
     except RuntimeError:
         with pytest.raises(RuntimeError):
             fused(x)
@@ -314,7 +326,8 @@ def test_trio(
     steps = gradient(in_a_row(functional), x)
     assert torch.equal(y, steps[0])
     torch.testing.assert_close(found, steps[2], rtol=TOLERANCES[dtype], atol=4 * TOLERANCES[dtype])
-    if dtype == torch.float64:  # in others rounding decides which of two is larger
+    if dtype == torch.float64 and not misses(places, x):  # in others rounding decides on maxima
+        expected, _, slope = gradient(in_a_row(native), x.double())
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(found, slope)
 
