@@ -59,6 +59,29 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """Lines of fastseq that no test runs: at most 5 %; ``-- FILE``: by these tests alone."""
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Random modules on random inputs against torch.nn; ``-- --examples 5000``: so many."""
+    arguments = list(session.posargs)
+    examples = "2000"
+    if "--examples" in arguments:
+        at = arguments.index("--examples")
+        examples = arguments[at + 1]
+        del arguments[at : at + 2]
+    session.run(
+        "pytest", "-q", "python_tests/test_fuzz.py", *arguments, env={"FASTSEQ_FUZZ": examples}
+    )
+
+
+@nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Mistakes that the tests must notice; ``-- --only python`` needs no compiler."""
     session.run("python", "-m", "python_tests.mutants", *session.posargs)

@@ -16,17 +16,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import harness
-import rnn_cases
-import rows
 import torch
 import typer
-from harness import Provider
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastseq
+from fastseq.bench import harness, rnn_cases, rows
+from fastseq.bench.harness import Provider
 
+RESULTS = Path(__file__).parent / "results"
 TRAIN = {"T": 100, "B": 32, "I": 64, "H": 128}
 STEP = {"T": 1, "B": 1, "I": 128, "H": 128}
 SECONDS = 2.0
@@ -153,7 +152,7 @@ def main(
 ) -> None:
     """Time every feature beside the plain call."""
     seconds = seconds if seconds is not None else QUICK_SECONDS if quick else SECONDS
-    out = out or (None if quick else harness.RESULTS / "features.csv")
+    out = out or (None if quick else RESULTS / "features.csv")
     if overwrite and out:
         out.unlink(missing_ok=True)
     place = torch.device("cpu")

@@ -21,12 +21,13 @@ from typing import Annotated, TextIO
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler speaks of each of its starts
 
-import harness
-import rows
 import torch
 import typer
 from gpu_timing import Deadline
 
+from fastseq.bench import harness, rows
+
+RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 MINUTES = 8.5
 # Seconds at most; the recurrences have what is left.
@@ -121,7 +122,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="For everything.")] = MINUTES,
     build: Annotated[bool, typer.Option(help="Install this checkout first.")] = True,
     tests: Annotated[bool, typer.Option(help="Run the tests that need a GPU.")] = True,
-    out: Annotated[Path, typer.Option(help="Folder of rows, pictures, log.")] = harness.RESULTS,
+    out: Annotated[Path, typer.Option(help="Folder of rows, pictures, log.")] = RESULTS,
     commit: Annotated[str | None, typer.Option(help="Where git cannot tell it.")] = None,
 ) -> None:
     """Build, test and measure on a GPU, and print a table last."""

@@ -8,18 +8,14 @@ from itertools import product
 from typing import Any
 
 import gpu_timing
-import images
-import lrn
-import pool
-import rnn_cases
-import rows
 import torch
-import trio
-from rnn_cases import TORCH_DTYPE, Case, DType, Layout, Mode, Shape
 from torch import Tensor, nn
 
 import fastseq
-from fastseq.ops import Cell, persistent
+from fastseq import ops
+from fastseq.bench import images, rnn_cases, rows
+from fastseq.bench.rnn_cases import TORCH_DTYPE, Case, DType, Layout, Mode, Shape
+from fastseq.ops import persistent
 
 Calls = dict[str, list[Callable[[], Sequence[Tensor]]]]  # by provider, one for each input
 
@@ -62,7 +58,7 @@ IMAGES: list[images.Shape] = [
     (256, 256, 27, 27),
 ]
 TINY_IMAGES: list[images.Shape] = [(2, 8, 9, 9)]
-IMAGE_OPS = (lrn.OP, pool.OP, trio.OP)
+IMAGE_OPS = tuple(images.OPS.values())
 
 
 def recurrent(tiny: bool) -> Iterator[Case]:
@@ -89,7 +85,7 @@ def label(case: Case) -> str:
 def routes(module: nn.RNNBase) -> list[str]:
     """Those that a layer can be forced to: what has no persistent kernel would go step by step."""
     dtype = next(module.parameters()).dtype
-    name = persistent.kernel(Cell[module.mode], dtype, module.hidden_size)
+    name = persistent.kernel(ops.Cell[module.mode], dtype, module.hidden_size)
     return [route for route in ROUTES if name or route != "persistent"]
 
 

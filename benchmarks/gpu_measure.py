@@ -9,16 +9,15 @@ from typing import Protocol
 
 import gpu_cases
 import gpu_timing
-import harness
-import rnn_cases
-import rows
 import torch
 from gpu_timing import Deadline, Samples
-from harness import Provider, Timing
-from images import COMPILED
-from rnn_cases import Case, Cell, DType, Layout, Mode
-from rows import Row
 from torch import Tensor
+
+from fastseq.bench import harness, rnn_cases, rows
+from fastseq.bench.harness import Provider, Timing
+from fastseq.bench.images import COMPILED
+from fastseq.bench.rnn_cases import Case, Cell, DType, Layout, Mode
+from fastseq.bench.rows import Row
 
 SECONDS = 0.04  # of one provider in one case; in a rehearsal a few calls
 HALF = 0.4  # as much of it is for half as many steps
@@ -194,7 +193,7 @@ class Bench:
     def pictures(self) -> None:
         """Draw what there is, if there is matplotlib."""
         try:
-            import plot
+            from fastseq.bench import plot
         except ImportError as missing:
             self.left_out.append(f"pictures: {missing}")
             return

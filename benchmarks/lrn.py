@@ -7,17 +7,11 @@ python benchmarks/lrn.py --quick            # seconds; keeps no rows
 from __future__ import annotations
 
 import typer
-from images import Op, command
-from torch import nn
+from images import command
 
-import fastseq
+from fastseq.bench.images import OPS
 
-OP = Op(
-    name="LRN",
-    file="lrn",
-    native=lambda: nn.LocalResponseNorm(5),
-    ours=lambda: fastseq.LocalResponseNorm(5),
-)
+OP = OPS["lrn"]
 main = command(OP)
 
 if __name__ == "__main__":

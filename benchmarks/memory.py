@@ -11,35 +11,26 @@ saved tensors, gradients, scratch memory and what a library keeps.
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-import harness
-import rnn_cases
-import rows
 import torch
 import typer
-from rnn_cases import Case, Cell, DType, Layout, Mode, Shape
+from rnn import parse_shape
 
+from fastseq.bench import harness, rnn_cases, rows
+from fastseq.bench.peak import growth_of
+from fastseq.bench.rnn_cases import Case, Cell, DType, Layout, Mode, Shape
+
+RESULTS = Path(__file__).parent / "results"
 SHAPES: list[Shape] = [(128, 32, 256, 256), (100, 64, 512, 512), (1000, 20, 40, 100)]
 PACKED: list[Shape] = [(1000, 16, 16, 64)]
 QUICK: list[Shape] = [(100, 16, 64, 64)]
 PROVIDERS = (rows.NATIVE, rows.OURS)
 REPEATS = 3
-M_MMAP_THRESHOLD = -3  # of mallopt
-
-
-def resident(field: str) -> float:
-    """A line of /proc/self/status in 10^6 bytes: VmRSS now, or VmHWM at its peak."""
-    for text in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = text.partition(":")
-        if name == field:
-            return 1.024e-3 * int(value.split()[0])
-    raise RuntimeError(f"/proc/self/status has no {field}.")
 
 
 def growth(case: Case, provider: str) -> float:
@@ -55,16 +46,7 @@ def growth(case: Case, provider: str) -> float:
     for _ in range(2):
         warm()
     call = rnn_cases.caller(module, case.mode, *rnn_cases.tensors(case, place))
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc
-        # Large blocks go back to the system when freed: else the peak has the heap's holes in it.
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 17)
-        libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
-    before = resident("VmRSS")
-    for _ in range(2):
-        call()
-    return resident("VmHWM") - before
+    return growth_of(call)
 
 
 def growth_elsewhere(case: Case, provider: str, threads: int) -> float:
@@ -105,7 +87,7 @@ def main(
     ] = None,
 ) -> None:
     """Measure the peak memory of a training step in fresh processes."""
-    given = [harness.parse_sizes(text, "TBIH") for text in shape or []]
+    given = [parse_shape(text) for text in shape or []]
     small = QUICK if quick else []
     shapes = {
         Layout.dense: given or small or SHAPES,
@@ -123,7 +105,7 @@ def main(
     if here:
         typer.echo(growth(cases[0], here))
         return
-    out = out or (None if quick else harness.RESULTS / "memory.csv")
+    out = out or (None if quick else RESULTS / "memory.csv")
     if overwrite and out:
         out.unlink(missing_ok=True)
     run = harness.run_columns(torch.device("cpu"))

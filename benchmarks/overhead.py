@@ -15,17 +15,16 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-import harness
-import rnn_cases
-import rows
 import torch
 import typer
-from harness import Provider
-from rnn_cases import TORCH_DTYPE, DType, Mode
 from torch import nn
 
 import fastseq
+from fastseq.bench import harness, rnn_cases, rows
+from fastseq.bench.harness import Provider
+from fastseq.bench.rnn_cases import TORCH_DTYPE, DType, Mode
 
+RESULTS = Path(__file__).parent / "results"
 SIZES = {"T": 1, "B": 1, "I": 32, "H": 32}
 SECONDS = 1.0
 QUICK_SECONDS = 0.05
@@ -83,7 +82,7 @@ def main(
 ) -> None:
     """Time a call of each module at its smallest."""
     seconds = seconds if seconds is not None else QUICK_SECONDS if quick else SECONDS
-    out = out or (None if quick else harness.RESULTS / "overhead.csv")
+    out = out or (None if quick else RESULTS / "overhead.csv")
     if overwrite and out:
         out.unlink(missing_ok=True)
     place = torch.device("cpu")

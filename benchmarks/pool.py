@@ -7,17 +7,11 @@ python benchmarks/pool.py --quick           # seconds; keeps no rows
 from __future__ import annotations
 
 import typer
-from images import Op, command
-from torch import nn
+from images import command
 
-import fastseq
+from fastseq.bench.images import OPS
 
-OP = Op(
-    name="pool",
-    file="pool",
-    native=lambda: nn.MaxPool2d(3, 2),
-    ours=lambda: fastseq.MaxPool2d(3, 2),
-)
+OP = OPS["pool"]
 main = command(OP)
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import rows
 import typer
-from rows import Comparison, Scaling
+
+from fastseq.bench import rows
+from fastseq.bench.rows import Comparison, Scaling
 
 RESULTS = Path(__file__).parent / "results"
 MODE_NAMES = {

@@ -24,14 +24,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-import harness
-import rnn_cases
-import roofline
-import rows
 import torch
 import typer
-from rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
 
+from fastseq.bench import harness, rnn_cases, roofline, rows
+from fastseq.bench.rnn_cases import TORCH_DTYPE, Case, Cell, DType, Layout, Mode, Shape
+
+RESULTS = Path(__file__).parent / "results"
 SHAPES: list[Shape] = [
     (28, 1, 28, 128),
     (28, 64, 28, 128),
@@ -139,7 +138,10 @@ def parse_shape(text: str) -> Shape:
     Raises:
         typer.BadParameter: the text is something else.
     """
-    return harness.parse_sizes(text, "TBIH")
+    try:
+        return harness.parse_sizes(text, "TBIH")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def main(
@@ -186,7 +188,7 @@ def main(
     shapes = {Layout.dense: given or dense, Layout.packed: given or packed}
     layouts = layout or [kind for kind in Layout if plan.packed or kind is Layout.dense]
     seconds = seconds if seconds is not None else QUICK_SECONDS if quick else plan.seconds
-    out = out or (None if quick else harness.RESULTS / f"{plan.file}.csv")
+    out = out or (None if quick else RESULTS / f"{plan.file}.csv")
     place = torch.device(device)
     run = harness.run_columns(place)
     names = [rows.NATIVE, rows.OURS, *[rnn_cases.COMPILED] * compiled]

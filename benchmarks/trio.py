@@ -7,20 +7,11 @@ python benchmarks/trio.py --quick           # seconds; keeps no rows
 from __future__ import annotations
 
 import typer
-from images import Op, command
-from torch import nn
+from images import command
 
-import fastseq
+from fastseq.bench.images import OPS
 
-OP = Op(
-    name="trio",
-    file="trio",
-    native=lambda: nn.Sequential(nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)),
-    ours=lambda: fastseq.ReLULRNMaxPool2d(5),
-    # Of two values that are equal but for rounding, one provider may take the other: of millions
-    # of gradients a few go to a neighbour.
-    tolerance=1e-2,
-)
+OP = OPS["trio"]
 main = command(OP)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Entry of the command line: `fastseq info | check | train | tune | study`."""
+"""Entry of the command line: `fastseq info | check | bench | train | tune | study`."""
 
 from __future__ import annotations
 

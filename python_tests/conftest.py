@@ -55,7 +55,7 @@ def scripts() -> Iterator[None]:
 @pytest.fixture
 def rows(scripts: None) -> ModuleType:
     """The benchmarks' module of that name."""
-    import rows
+    from fastseq.bench import rows
 
     return rows
 

@@ -147,7 +147,7 @@ def test_the_newest_run_counts_whole(rows: ModuleType, tmp_path: Path) -> None:
 
 
 def test_providers_must_agree() -> None:
-    import harness
+    from fastseq.bench import harness
 
     right = harness.Provider("right", lambda: (torch.ones(3),))
     wrong = harness.Provider("wrong", lambda: (torch.full((3,), 1.01),))
@@ -169,8 +169,8 @@ def test_a_wrong_shape_is_refused() -> None:
 
 
 def test_what_the_roofline_counts() -> None:
-    import roofline
-    from rnn_cases import Case, Cell, DType, Layout, Mode
+    from fastseq.bench import roofline
+    from fastseq.bench.rnn_cases import Case, Cell, DType, Layout, Mode
 
     shape = (5, 3, 4, 7)
     found = {
@@ -260,7 +260,8 @@ def test_grids_and_their_figures(grid: str, rows: ModuleType, tmp_path: Path) ->
         assert {item.columns["mode"] for item in found} == {"infer", "train"}
     pytest.importorskip("matplotlib", reason="the bench extra is not installed")
     import plot
-    import plot_grids
+
+    from fastseq.bench import plot_grids
 
     drawn = run("plot.py", out)
     assert drawn.returncode == 0, drawn.stderr

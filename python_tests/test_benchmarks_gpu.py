@@ -110,8 +110,8 @@ def test_names_of_kernels() -> None:
 
 
 def test_float32_on_a_gpu_may_be_tf32() -> None:
-    import rnn_cases
-    from rnn_cases import Case, Cell, DType, Layout, Mode
+    from fastseq.bench import rnn_cases
+    from fastseq.bench.rnn_cases import Case, Cell, DType, Layout, Mode
 
     def allowed(dtype: DType, device: str) -> float:
         case = Case(Cell.lstm, dtype, Mode.train, Layout.dense, (5, 3, 4, 7))
@@ -126,7 +126,8 @@ def test_float32_on_a_gpu_may_be_tf32() -> None:
 
 def test_cases_of_stacks_and_both_directions() -> None:
     import gpu_cases
-    import rnn_cases
+
+    from fastseq.bench import rnn_cases
 
     cases = list(gpu_cases.recurrent(tiny=False))
     assert len(cases) == len(set(cases)) == 9 * 3 * 15

@@ -15,8 +15,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GROWTH = """
 import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
-import memory, rnn_cases
-from rnn_cases import Case, Cell, DType, Layout, Mode
+import memory
+from fastseq.bench.rnn_cases import Case, Cell, DType, Layout, Mode
 torch.set_num_threads(1)
 for cell in Cell:
     for layout in Layout:

@@ -10,6 +10,9 @@ namespace fastseq::ops {
 using torch::headeronly::MemoryFormat;
 using Pair = std::vector<int64_t>;  // (height, width)
 
+// The kernels' memory and their sums of sizes grow with a window, which is no wider than this.
+constexpr int64_t kWidest = int64_t{1} << 15;
+
 // Whether strides suggest [N, H, W, C] (c10::is_channels_last_strides): the order of the strides
 // says so, and ambiguous cases count as [N, C, H, W].
 inline bool suggests_channels_last(const Tensor& t) {
@@ -84,6 +87,8 @@ inline void check_like(const Tensor& t, const Tensor& like, const std::vector<in
 inline LrnWindow lrn_window(const Tensor& x, int64_t size, double alpha, double beta, double k,
                             bool within_channel) {
   FASTSEQ_CHECK(size > 0, "fastseq: local_response_norm needs a size above 0, got ", size);
+  FASTSEQ_CHECK(size <= kWidest, "fastseq: local_response_norm takes a size of at most ", kWidest,
+                ", got ", size);
   FASTSEQ_CHECK(!within_channel || x.dim() == 4,
                 "fastseq: local_response_norm within a channel expects [N, C, H, W], got ",
                 shape_string(x));
@@ -97,6 +102,9 @@ inline PoolSide pool_side(int64_t pixels, int64_t kernel, int64_t stride, int64_
                 "fastseq: max_pool2d needs kernel_size, stride and dilation above 0 and padding "
                 "of at least 0, got ",
                 kernel, ", ", stride, ", ", dilation, " and ", padding);
+  FASTSEQ_CHECK(kernel <= kWidest && stride <= kWidest && dilation <= kWidest,
+                "fastseq: max_pool2d takes kernel_size, stride and dilation of at most ", kWidest,
+                ", got ", kernel, ", ", stride, " and ", dilation);
   FASTSEQ_CHECK(padding <= kernel / 2,
                 "fastseq: max_pool2d needs a padding of at most half the window, got ", padding,
                 " for a kernel_size of ", kernel);

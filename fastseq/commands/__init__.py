@@ -1,4 +1,4 @@
-"""The command line: `fastseq info | check | train | tune | study`; --help imports nothing heavy."""
+"""The command line, `fastseq info | check | bench | train | tune | study`; --help is quick."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
+from fastseq.commands.bench import bench_app
 from fastseq.commands.check import check
 from fastseq.commands.info import info
 from fastseq.commands.options import from_file, own_options_first
@@ -35,6 +36,7 @@ def build_app() -> App:
     plain = Parameter(negative=())
     app.command(info, default_parameter=plain)
     app.command(check, default_parameter=plain)
+    app.command(bench_app())
     groups = {name: App(name=name, help=help) for name, help in GROUPS.items()}
     for group in groups.values():
         app.command(group)

@@ -9,7 +9,10 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 # Looked for before the first of them is imported, which takes long.
-PACKAGES = {"train": ("lightning", "matplotlib", "sklearn", "torchmetrics")}
+PACKAGES = {
+    "train": ("lightning", "matplotlib", "sklearn", "torchmetrics"),
+    "bench": ("matplotlib", "numpy", "onnx", "onnxruntime"),
+}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from fastseq import autograd, reference
 
 _WIDE = (torch.float32, torch.float64)
 DTYPES = (*_WIDE, torch.bfloat16, torch.float16)
+# Beyond this windows are nobody's, and the kernels' memory grows with them; powers overflow at 1.
+WIDEST = 2**15
 Number = float | Tensor  # a tensor may want a gradient
 
 
@@ -22,6 +24,14 @@ def whole(value: Any) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool)
     return isinstance(value, Integral)  # asked last: it takes its time
+
+
+def fixed(*numbers: Any) -> bool:
+    """Whether all are numbers: no tensors, which learn, and no mistakes."""
+    for number in numbers:
+        if type(number) is not float and not isinstance(number, Real):
+            return False
+    return True
 
 
 def widened(input: Tensor) -> Tensor:
@@ -70,23 +80,23 @@ def local_response_norm(
 
     Raises:
         ValueError: fewer than three dimensions, or not four with ``within_channel``.
-        RuntimeError: ``size`` below 1.
+        RuntimeError: ``size`` below 1, or within a channel above 32768.
+        TypeError: ``size`` is no int, or a number is none.
     """
     if has_torch_function_unary(input):
         made: Tensor = handle_torch_function(
             local_response_norm, (input,), input, size, alpha, beta, k, within_channel
         )
         return made
-    if within_channel and input.dim() != 4:
-        raise ValueError(
-            "local_response_norm with within_channel=True takes an input of shape (N, C, H, W), "
-            f"and this one has {input.dim()} dimensions: {tuple(input.shape)}."
-        )
+    if within_channel:
+        _check_within_channel(input, size, alpha, beta, k)
     plain = type(size) is int and type(alpha) is type(beta) is type(k) is float  # almost always
     learnt = not plain and any(isinstance(number, Tensor) for number in (alpha, beta, k))
     if learnt and within_channel:
         return _within_channel(input, size, alpha, beta, k)
-    fits = (plain or whole(size)) and size >= 1 and input.dtype in DTYPES
+    fits = plain or (whole(size) and fixed(alpha, beta, k))
+    fits = fits and 1 <= size <= WIDEST and input.dtype in DTYPES
+    fits = fits and -WIDEST < beta < WIDEST  # type: ignore[assignment]  # no tensor, if it fits
     if learnt or input.dim() < 3 or not (fits or within_channel):
         # Not ours, or a mistake: torch.nn computes it, or says what is wrong in its own words.
         return native.local_response_norm(input, size, alpha, beta, k)  # type: ignore[arg-type]
@@ -101,6 +111,20 @@ def local_response_norm(
             x, int(size), float(alpha), float(beta), float(k), within_channel
         )
     return y
+
+
+def _check_within_channel(input: Tensor, size: Any, *numbers: Any) -> None:
+    """Say what is wrong with the arguments of what torch.nn does not have."""
+    if input.dim() != 4:
+        raise ValueError(
+            "local_response_norm with within_channel=True takes an input of shape (N, C, H, W), "
+            f"and this one has {input.dim()} dimensions: {tuple(input.shape)}."
+        )
+    if not whole(size):
+        raise TypeError(f"size should be an int, got {size!r}")
+    for number in numbers:
+        if not isinstance(number, Tensor) and not fixed(number):
+            raise TypeError(f"alpha, beta and k should be numbers, got {number!r}")
 
 
 def _within_channel(input: Tensor, size: int, alpha: Number, beta: Number, k: Number) -> Tensor:

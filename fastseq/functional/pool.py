@@ -11,7 +11,7 @@ from torch.nn import functional as native
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastseq import autograd
-from fastseq.functional.lrn import DTYPES, whole
+from fastseq.functional.lrn import DTYPES, WIDEST, whole
 from fastseq.ops.pool import Pair, Window
 from fastseq.reference.pool import places
 
@@ -31,7 +31,7 @@ def _pair(value: Any) -> Pair | None:
 def window_of(
     kernel_size: Size, stride: Size | None, padding: Size, dilation: Size
 ) -> Window | None:
-    """The window in pairs, or None where torch.nn would not take it either."""
+    """The window in pairs; None of what torch.nn would not take, or the kernels had better not."""
     if stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0):
         stride = kernel_size
     pairs = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
@@ -41,12 +41,16 @@ def window_of(
     for kernel, step, pad, gap in zip(*window, strict=True):
         if kernel < 1 or step < 1 or gap < 1 or not 0 <= pad <= kernel // 2:
             return None
+        if kernel > WIDEST or step > WIDEST or gap > WIDEST:
+            return None
     return window
 
 
 def poolable(input: Tensor, window: Window | None, ceil_mode: bool) -> bool:
     """Whether the kernels take this input and window."""
-    if window is None or input.dim() not in (3, 4) or input.dtype not in DTYPES:
+    if window is None or type(ceil_mode) is not bool or not isinstance(input, Tensor):
+        return False
+    if input.dim() not in (3, 4) or input.dtype not in DTYPES:
         return False
     if torch._C._get_tracing_state() is not None:  # sizes are tensors there; the op checks
         return True
@@ -99,7 +103,7 @@ def max_pool2d(
         )
         return result
     y: Tensor
-    y, offsets = autograd.max_pool2d(input, *window, ceil_mode, return_indices)
+    y, offsets = autograd.max_pool2d(input, *window, ceil_mode, bool(return_indices))
     if not return_indices:
         return y
     return y, places(offsets, input.shape[-2], input.shape[-1], window)

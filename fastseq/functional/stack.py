@@ -195,8 +195,12 @@ def _by_layers(
     if input.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     directions = 2 if bidirectional else 1
-    each = len(params) // (num_layers * directions)  # parameters of one layer and direction
+    each = _each(params, has_biases, num_layers * directions)
     h0 = states[0].unbind(0)
+    if len(h0) < num_layers * directions:
+        raise IndexError(
+            f"hx has states for {len(h0)} layers and directions, of {num_layers * directions}"
+        )
     c0 = states[1].unbind(0) if len(states) == 2 else [None] * len(h0)
     h_n: list[Tensor] = []
     c_n: list[Tensor] = []
@@ -221,7 +225,11 @@ def _by_layers(
             c_n.append(c)
             cells.append(c_all)
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        if dropout > 0 and train and layer < num_layers - 1:
+        if dropout != 0 and train and layer < num_layers - 1:
+            if not 0 <= dropout <= 1:  # NaN, too
+                raise RuntimeError(
+                    f"dropout probability has to be between 0 and 1, but got {dropout}"
+                )
             x = _dropout(x, dropout, training=True)
     c_seq = torch.cat(cells, -1).to(x.dtype) if options.cell_states else None
     turned = batch_sizes is None and batch_first
@@ -237,6 +245,16 @@ def _by_layers(
         x = x.transpose_(0, 1)
         c_seq = None if c_seq is None else c_seq.transpose_(0, 1)
     return x, tuple(_stacked(f) for f in (h_n, c_n)[: len(states)]), c_seq
+
+
+def _each(params: Sequence[Tensor], has_biases: bool, layers: int) -> int:
+    """The number of parameters of one layer and direction."""
+    if layers < 1:
+        raise RuntimeError("num_layers must be greater than zero")
+    each, rest = divmod(len(params), layers)
+    if rest or not 0 <= each - (4 if has_biases else 2) <= 1:  # one more if projected
+        raise RuntimeError("got an incorrect number of RNN parameters")
+    return each
 
 
 def _stacked(states: list[Tensor]) -> Tensor:

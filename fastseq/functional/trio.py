@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastseq import autograd
-from fastseq.functional.lrn import DTYPES, Number, local_response_norm, whole, widened
+from fastseq.functional.lrn import WIDEST, Number, fixed, local_response_norm, whole, widened
 from fastseq.functional.pool import Size, max_pool2d, poolable, window_of
 
 
@@ -56,16 +56,18 @@ def relu_lrn_max_pool2d(
         )
         return made
     window = window_of(kernel_size, stride, padding, dilation)
-    learnt = isinstance(alpha, Tensor) or isinstance(beta, Tensor) or isinstance(k, Tensor)
     fits = (
-        x.dim() == 4
-        and x.dtype in DTYPES
-        and not learnt
+        window is not None
+        and fixed(alpha, beta, k)
+        and whole(size)
+        and 1 <= size <= WIDEST
+        and -WIDEST < beta < WIDEST
+        and poolable(x, window, ceil_mode)
+        and x.dim() == 4
         and (torch._C._get_tracing_state() is not None or x.numel() > 0)
     )
-    fits = fits and whole(size) and size >= 1
-    if not fits or window is None or not poolable(x, window, ceil_mode):
-        y = local_response_norm(x.relu(), size, alpha, beta, k)
+    if not fits or window is None:
+        y = local_response_norm(torch.relu(x), size, alpha, beta, k)
         pooled = max_pool2d(y, kernel_size, stride, padding, dilation, ceil_mode)
         assert isinstance(pooled, Tensor)
         return pooled

@@ -39,6 +39,10 @@ class _Cell(nn.RNNCellBase):
         if input.dim() not in (1, 2):
             raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if states is not None:
+            if isinstance(states, Tensor):
+                raise TypeError(
+                    "lstm_cell(): argument 'hx' (position 2) must be tuple of Tensors, not Tensor"
+                )
             if len(states) != len(names):
                 raise RuntimeError("lstm_cell expects two hidden states")
             for name, state in zip(names, states, strict=True):
@@ -62,7 +66,11 @@ class _Cell(nn.RNNCellBase):
         if input.dim() == 1:
             states = tuple(state.unsqueeze(0) for state in states)
         for i, state in enumerate(states):
-            if state.dim() != 2 or state.shape[0] != x.shape[0]:
+            if state.dim() != 2:
+                raise RuntimeError(
+                    f"Expected 2D hidden{i} (batch x hidden_size), but got {state.dim()}D tensor"
+                )
+            if state.shape[0] != x.shape[0]:
                 raise RuntimeError(
                     f"Input batch size {x.shape[0]} doesn't match hidden{i} batch size "
                     f"{state.shape[0]}"

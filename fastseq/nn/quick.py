@@ -112,6 +112,8 @@ def step(
             zeros = input.new_zeros(input.shape[0], module.hidden_size)
             h, c = zeros, zeros if cell == 0 else None
         else:
+            if type(hx) is not tuple and isinstance(hx, Tensor):
+                return None  # which would come apart into two
             h, c = hx if len(hx) == 2 else (hx[0], None)
         with below_autograd():
             made = STEP(

@@ -154,6 +154,10 @@ class _Recurrent(Beyond):
         data, batch_sizes, sorted_indices, unsorted_indices = packed
         if isinstance(data, ragged.StandIn) or isinstance(batch_sizes, ragged.StandIn):
             return self._run_ragged(packed, hx)
+        if batch_sizes.dim() != 1:
+            raise RuntimeError(
+                f"batch_sizes should be a 1-D int64 tensor, got shape {tuple(batch_sizes.shape)}"
+            )
         if is_exporting() and batch_sizes.dtype != torch.int64:  # torch's shape function gives it
             raise NotImplementedError(
                 "torch.export cannot follow pack_padded_sequence. Give the module the padded "

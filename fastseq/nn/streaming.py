@@ -58,6 +58,11 @@ class StreamState:
         self.batched = batched
 
     @property
+    def count(self) -> int:
+        """Of layers."""
+        return len(self.layers) if self.given is None else len(self.given[0])
+
+    @property
     def states(self) -> _States:
         """The states as a call takes them: h, and c of an LSTM, (L, B, .) each."""
         if self.given is not None:
@@ -108,6 +113,10 @@ def first_state(module: Steppable, input: Tensor, hx: Any) -> StreamState:
     if hx is None:
         return StreamState(module._zeros(x, x.shape[0]), batched)
     states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+    count = 2 if module.mode == "LSTM" else 1
+    if len(states) != count or not all(isinstance(state, Tensor) for state in states):
+        like = "a pair of tensors (h_0, c_0)" if count == 2 else "a tensor"
+        raise TypeError(f"step() expects hx to be {like}, or the state that a step returned")
     if not batched:
         states = tuple(state.unsqueeze(1) for state in states)
     module._check_states(x.unsqueeze(1 if module.batch_first else 0), states, None)
@@ -119,6 +128,11 @@ def advance(module: Steppable, input: Tensor, state: StreamState) -> tuple[Tenso
     if input.dim() != 1 + state.batched:
         raise ValueError(
             f"step() began with input of {1 + state.batched} dimensions, got {tuple(input.shape)}"
+        )
+    if state.count != module.num_layers:
+        raise ValueError(
+            f"step() was given the state of a module of {state.count} layers, and this one has "
+            f"{module.num_layers}"
         )
     if module.training and _draws(module):
         raise RuntimeError(

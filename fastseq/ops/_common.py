@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastseq import _library as _library  # registers the ops
+
+_Shapes = TypeVar("_Shapes", bound=Callable[..., Any])
+
+
+def fake(name: str) -> Callable[[_Shapes], _Shapes]:
+    """Register the shape function of an op, which looks at the devices first.
+
+    One tensor on "meta" sends an op here, and nobody else looks at the others: what it returned
+    would be memory that nothing has written to.
+
+    Args:
+        name: of the op, without its namespace.
+
+    Raises:
+        RuntimeError: of a call whose tensors are on several devices.
+    """
+
+    def register(function: _Shapes) -> _Shapes:
+        @wraps(function)
+        def checked(*args: Any) -> Any:
+            # Of packed rows the batch sizes, int64, are on the CPU wherever the rest is.
+            devices = {a.device for a in args if isinstance(a, Tensor) and a.dtype != torch.int64}
+            if len(devices) > 1:
+                found = " and ".join(sorted(map(str, devices)))
+                raise RuntimeError(
+                    f"fastseq::{name}: expected all tensors on one device, found {found}"
+                )
+            return function(*args)
+
+        torch.library.register_fake(f"fastseq::{name}", checked)
+        return function
+
+    return register
 
 
 def channels_last(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastseq.ops._common import fake
 from fastseq.ops._vmap import one_at_a_time
 from fastseq.ops.layer import Wanted, _layer_backward_fake
 from fastseq.ops.recurrence import Cell, _recurrence_fake, _rows
@@ -121,7 +122,7 @@ def extended_layer(
     )
 
 
-@torch.library.register_fake("fastseq::extended_layer")
+@fake("extended_layer")
 def _fake(*args: Any) -> tuple[Tensor, ...]:
     x, h0, c0, _, weight_hh, _, _, weight_hr, batch_sizes = args[:9]
     extras, (cell, reverse, save) = Extras(*args[9:20]), args[20:]
@@ -130,7 +131,7 @@ def _fake(*args: Any) -> tuple[Tensor, ...]:
     return (*made, x.new_empty(_rows(x, weight_hh.shape[0]) if products else [0]))
 
 
-@torch.library.register_fake("fastseq::extended_layer_backward")
+@fake("extended_layer_backward")
 def _backward_fake(
     grad_y: Tensor | None,
     grad_h_n: Tensor | None,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastseq.ops._common import fake
 from fastseq.ops.recurrence import Cell, Forward, _recurrence_fake, _rows
 
 LAYER = torch.ops.fastseq.layer.default  # the overload itself, as ``STEP``
@@ -135,7 +136,7 @@ def layer_backward(
     )
 
 
-@torch.library.register_fake("fastseq::layer")
+@fake("layer")
 def _layer_fake(
     x: Tensor,
     h0: Tensor,
@@ -156,7 +157,7 @@ def _layer_fake(
     return made
 
 
-@torch.library.register_fake("fastseq::layer_backward")
+@fake("layer_backward")
 def _layer_backward_fake(
     grad_y: Tensor | None,
     grad_h_n: Tensor | None,

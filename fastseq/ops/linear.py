@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastseq.ops._common import fake
+
 
 def linear(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     """``x W^T``, or ``x W`` if turned.
@@ -26,7 +28,7 @@ def linear(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     return y
 
 
-@torch.library.register_fake("fastseq::linear")
+@fake("linear")
 def _fake(x: Tensor, weight: Tensor, turned: bool) -> Tensor:
     return x.new_empty([*x.shape[:-1], weight.shape[1 if turned else 0]])
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, unfold
+from fastseq.ops._common import channels_last, fake, fold, new_images, unfold
 
 
 def local_response_norm(
@@ -43,12 +43,12 @@ def local_response_norm_backward(
     return grad_x
 
 
-@torch.library.register_fake("fastseq::local_response_norm")
+@fake("local_response_norm")
 def _fake(x: Tensor, *parameters: Any) -> Tensor:
     return new_images(x, x.shape, x.dtype, channels_last(x))
 
 
-@torch.library.register_fake("fastseq::local_response_norm_backward")
+@fake("local_response_norm_backward")
 def _backward_fake(grad_y: Tensor, x: Tensor, *parameters: Any) -> Tensor:
     return new_images(x, x.shape, x.dtype, channels_last(x))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastseq.ops._common import fake
 from fastseq.ops._vmap import one_at_a_time
 from fastseq.ops.recurrence import Cell
 
@@ -81,7 +82,7 @@ def packed_stack(
     return made
 
 
-@torch.library.register_fake("fastseq::packed_stack")
+@fake("packed_stack")
 def _fake(
     x: Tensor,
     h0: Tensor | None,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, unfold
+from fastseq.ops._common import channels_last, fake, fold, new_images, unfold
 
 Pair = tuple[int, int]
 
@@ -80,7 +80,7 @@ def pooled_like(x: Tensor, window: Window, ceil_mode: bool, save: bool) -> tuple
     return new_images(x, shape, x.dtype, last), offsets
 
 
-@torch.library.register_fake("fastseq::max_pool2d")
+@fake("max_pool2d")
 def _fake(
     x: Tensor,
     kernel_size: Any,
@@ -93,7 +93,7 @@ def _fake(
     return pooled_like(x, Window(kernel_size, stride, padding, dilation), ceil_mode, save)
 
 
-@torch.library.register_fake("fastseq::max_pool2d_backward")
+@fake("max_pool2d_backward")
 def _backward_fake(
     grad_y: Tensor, offsets: Tensor, height: int, width: int, last: bool, *window: Any
 ) -> Tensor:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastseq.ops._common import fake
+
 
 class Cell(IntEnum):
     """Cell codes of the op schemas; the same as ``fastseq::Cell`` in C++."""
@@ -136,8 +138,8 @@ def _sum_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@torch.library.register_fake("fastseq::recurrence_persistent")
-@torch.library.register_fake("fastseq::recurrence")
+@fake("recurrence_persistent")
+@fake("recurrence")
 def _recurrence_fake(
     pre: Tensor,
     h0: Tensor,
@@ -163,8 +165,8 @@ def _recurrence_fake(
     )
 
 
-@torch.library.register_fake("fastseq::recurrence_persistent_backward")
-@torch.library.register_fake("fastseq::recurrence_backward")
+@fake("recurrence_persistent_backward")
+@fake("recurrence_backward")
 def _recurrence_backward_fake(
     grad_y: Tensor | None,
     grad_h_n: Tensor | None,

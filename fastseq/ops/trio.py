@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastseq.ops._common import channels_last, fold, new_images, unfold
+from fastseq.ops._common import channels_last, fake, fold, new_images, unfold
 from fastseq.ops.pool import Pooled, Window, pooled_like, unfold_pooled
 
 
@@ -58,7 +58,7 @@ def relu_lrn_max_pool2d_backward(
     return grad_x
 
 
-@torch.library.register_fake("fastseq::relu_lrn_max_pool2d")
+@fake("relu_lrn_max_pool2d")
 def _fake(
     x: Tensor,
     size: int,
@@ -75,7 +75,7 @@ def _fake(
     return pooled_like(x, Window(kernel_size, stride, padding, dilation), ceil_mode, save)
 
 
-@torch.library.register_fake("fastseq::relu_lrn_max_pool2d_backward")
+@fake("relu_lrn_max_pool2d_backward")
 def _backward_fake(grad_y: Tensor, offsets: Tensor, x: Tensor, *parameters: Any) -> Tensor:
     return new_images(x, x.shape, x.dtype, channels_last(x))
 

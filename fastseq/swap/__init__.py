@@ -66,6 +66,7 @@ def swap(
 
     Raises:
         ValueError: ``only`` has a pattern that fits no module.
+        TypeError: ``model`` is no module.
 
     Example:
         >>> model = fastseq.swap(torchvision.models.googlenet(weights="DEFAULT"), verbose=True)
@@ -98,6 +99,8 @@ def swap_report(
 
 
 def _plan(model: nn.Module, back: bool, fuse: bool, only: Only, subclasses: bool) -> _Plan:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module to swap, got {type(model).__name__}")
     plan = _Plan([], Swapped())
     chosen = chooser(model, only, {**BACK, **TWINS})
     to_be: dict[tuple[nn.Module | None, str], nn.Module] = {}  # where one module becomes another

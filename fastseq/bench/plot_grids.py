@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import rows
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,7 +16,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from rows import Comparison
+
+from fastseq.bench import rows
+from fastseq.bench.rows import Comparison
 
 MODE_NAMES = {"infer": "inference", "forward": "training's forward", "train": "training"}
 # Beyond this ratio colours stay as they are, so that small losses are still seen.

@@ -8,14 +8,13 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Any
 
-import harness
-import rows
 import torch
-from harness import Provider
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastseq
+from fastseq.bench import harness, rows
+from fastseq.bench.harness import Provider
 
 ONNX = "ONNX Runtime"
 COMPILED = "torch.compile"
@@ -251,7 +250,7 @@ def providers(
 
 def onnx_provider(layer: nn.RNNBase, x: Tensor | PackedSequence, threads: int) -> Provider:
     """ONNX Runtime with a layer's weights; a ragged batch goes in and comes out padded."""
-    import onnx_rnn
+    from fastseq.bench import onnx_rnn
 
     if not isinstance(x, PackedSequence):
         return Provider(ONNX, onnx_rnn.inference(layer, x, None, threads))

@@ -36,6 +36,9 @@ MEASURED = (
 # results, and the kernels that take most of the time.
 SOFTWARE = ("driver", "cuda", "cudnn")
 GPU = ("p10_ms", "p90_ms", "host_us", "step_us", "fixed_us", "error", "kernels")
+# Beside them in the rows of `fastseq bench`: our version and the provider's; the ends of the 95 %
+# interval of its median, and of its ratio to fastseq, round by round; peak memory if asked for.
+BENCH = ("fastseq", "version", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high", "peak_mb")
 # Instead of the milliseconds, where memory was measured.
 MEMORY = ("median_mb", "p20_mb", "p80_mb")
 WORSE = {"ms": "slower", "MB": "larger"}
@@ -190,7 +193,7 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
     """
     cases: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        shape = _shape(row)
+        shape = shape_of(row)
         key = tuple(row[name] for name in MACHINE + CASE) + tuple(shape.values())
         found = cases.setdefault(key, [])
         if found and found[0]["run"] < row["run"]:
@@ -210,7 +213,7 @@ def _comparison(group: Sequence[Row]) -> Comparison:
     floor = group[0].get("floor_ms")
     return Comparison(
         columns={name: group[0][name] for name in RUN + CASE},
-        shape=_shape(group[0]),
+        shape=shape_of(group[0]),
         times={row["provider"]: float(row[median]) for row in group},
         spread=max(float(row[high]) / float(row[low]) for row in group),
         contention=max(float(row.get("contention", 0)) for row in group),
@@ -219,8 +222,9 @@ def _comparison(group: Sequence[Row]) -> Comparison:
     )
 
 
-def _shape(row: Row) -> Row:
-    known = {*RUN, *SOFTWARE, *CASE, *ROOFLINE, *MEASURED, *GPU, *MEMORY}
+def shape_of(row: Row) -> Row:
+    """The columns of a row's shape: those of no other meaning."""
+    known = {*RUN, *SOFTWARE, *CASE, *ROOFLINE, *MEASURED, *BENCH, *GPU, *MEMORY}
     return {name: text for name, text in row.items() if name not in known}
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import harness
 import torch
-from rnn_cases import TORCH_DTYPE, Case, Cell, Mode
-from rows import Row
+
+from fastseq.bench import harness
+from fastseq.bench.rnn_cases import TORCH_DTYPE, Case, Cell, Mode
+from fastseq.bench.rows import Row
 
 GATES = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1}
 # Elements saved for the backward beside y, in units of (rows, H): LSTM's gates and c; GRU's gates

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +19,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-import typer
-from rows import Row
 from torch import Tensor
 
-RESULTS = Path(__file__).parent / "results"
+from fastseq.bench.rows import Row
+
+ROOT = Path(__file__).parents[2]  # of a checkout
 
 MIN_ROUNDS = 5
 MAX_ROUNDS = 200
@@ -69,6 +70,7 @@ class Timing:
         provider: whose calls.
         rounds: turns that the provider had.
         samples: of single calls.
+        turns: the median of each turn: those of one round stand beside one another.
         contention: cores that torch's threads lacked because others used them, mean over the case.
     """
 
@@ -76,6 +78,7 @@ class Timing:
     rounds: int
     samples: tuple[float, ...]
     contention: float
+    turns: tuple[float, ...] = ()
 
     def quantile(self, q: float) -> float:
         """A quantile of the calls, in ms, interpolated."""
@@ -112,6 +115,7 @@ def measure(
     timed = clock(device)
     last = [timed(provider.call) for provider in providers]
     samples: list[list[float]] = [[] for _ in providers]
+    turns: list[list[float]] = [[] for _ in providers]
     done = 0
     others = _Others()
     gc.collect()
@@ -127,13 +131,14 @@ def measure(
                 turn = _repeat(timed, provider.call, TURN_SECONDS)
                 last[i] = min(turn)
                 samples[i] += turn
+                turns[i].append(1e3 * statistics.median(turn))
             done += 1
     finally:
         gc.enable()
     contention = others.contention()
     return [
-        Timing(provider, done, tuple(1e3 * sample for sample in times), contention)
-        for provider, times in zip(providers, samples, strict=True)
+        Timing(provider, done, tuple(1e3 * sample for sample in times), contention, tuple(medians))
+        for provider, times, medians in zip(providers, samples, turns, strict=True)
     ]
 
 
@@ -218,14 +223,14 @@ def parse_sizes(text: str, names: str) -> tuple[int, int, int, int]:
     """Four positive numbers between commas; ``names`` has a letter for each.
 
     Raises:
-        typer.BadParameter: the text is something else.
+        ValueError: the text is something else.
     """
     try:
         a, b, c, d = (int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"'{text}' is not four numbers {','.join(names)}") from None
+        raise ValueError(f"'{text}' is not four numbers {','.join(names)}") from None
     if min(a, b, c, d) < 1:
-        raise typer.BadParameter(f"'{text}' has a size below 1")
+        raise ValueError(f"'{text}' has a size below 1")
     return a, b, c, d
 
 
@@ -252,6 +257,8 @@ def run_columns(device: torch.device) -> Row:
 
 def commit() -> str:
     """The checkout's commit, with "+dirty" if anything but results differs from it."""
+    if not (ROOT / ".git").exists():  # an installed package may lie in somebody else's checkout
+        return "unknown"
     try:
         name = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
@@ -263,7 +270,7 @@ def commit() -> str:
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

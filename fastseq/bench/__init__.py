@@ -1,0 +1,1 @@
+"""Benchmarks that an installed package runs: `fastseq bench`, and the scripts of benchmarks/."""
