@@ -93,8 +93,8 @@ constexpr const char* kStepInPlaceSchema =
 // x W^T of weight [M, K], or x W if turned; every row the same bits whatever the others.
 constexpr const char* kLinearSchema = "linear(Tensor x, Tensor weight, bool turned) -> Tensor";
 
-// A layer's weights in one direction as the kernels of this machine read them: bytes, which say what
-// they are. Those of a stack, layer by layer and direction by direction, are put end to end.
+// A layer's weights in one direction as the kernels of this machine read them: bytes, which say
+// what they are. Those of a stack, layer by layer and direction by direction, are put end to end.
 constexpr const char* kPackLayerSchema =
     "pack_layer(Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
     "Tensor? weight_hr, int cell) -> Tensor";

@@ -18,7 +18,8 @@ from fastseq.bench.harness import TOLERANCE, Provider
 from fastseq.bench.models import MODELS
 from fastseq.bench.rnn_cases import caller, capabilities
 
-PACKAGES = {rows.OURS: "fastseq", rnn_cases.ONNX: "onnxruntime"}  # the others are torch's
+# The others are torch's.
+PACKAGES = {rows.OURS: "fastseq", rows.FROZEN: "fastseq", rnn_cases.ONNX: "onnxruntime"}
 CELLS = ("LSTMCell", "GRUCell", "RNNCell")
 
 
@@ -111,7 +112,7 @@ def version_of(provider: str) -> str:
     try:
         return version(PACKAGES[provider]) if provider in PACKAGES else str(torch.__version__)
     except PackageNotFoundError:  # ours, in a checkout that nobody has installed
-        return fastseq.__version__ if provider == rows.OURS else ""
+        return fastseq.__version__ if provider in (rows.OURS, rows.FROZEN) else ""
 
 
 def _recurrent(words: dict[str, Any]) -> Work:
@@ -128,7 +129,7 @@ def _recurrent(words: dict[str, Any]) -> Work:
         case.sizes(),
         rnn_cases.TORCH_DTYPE[case.dtype],
         rnn_cases.tolerance(case, place),
-        lambda threads: rnn_cases.providers(case, threads, place, words["compiled"]),
+        lambda threads: rnn_cases.providers(case, threads, place, words["compiled"], frozen=True),
         words,
     )
 

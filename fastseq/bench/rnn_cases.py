@@ -214,7 +214,11 @@ def tensors(case: Case, device: torch.device) -> tuple[Tensor | PackedSequence, 
 
 
 def providers(
-    case: Case, threads: int, device: torch.device, compiled: bool = False
+    case: Case,
+    threads: int,
+    device: torch.device,
+    compiled: bool = False,
+    frozen: bool = False,
 ) -> list[Provider]:
     """The providers of a case, all with the same weights and the same input.
 
@@ -223,6 +227,7 @@ def providers(
         threads: that ONNX Runtime is given; torch has been given them.
         device: where.
         compiled: torch.nn under torch.compile as well, if the sequences are dense and short.
+        frozen: ours after ``fastseq.freeze`` as well, in inference on the CPU.
     """
     native, ours = layers(case, device)
     x, grad = tensors(case, device)
@@ -231,6 +236,9 @@ def providers(
         Provider(rows.NATIVE, caller(native, case.mode, x, grad), theirs),
         Provider(rows.OURS, caller(ours, case.mode, x, grad), own),
     ]
+    if frozen and case.mode is Mode.infer and device.type == "cpu":
+        served = fastseq.freeze(ours)
+        found.append(Provider(rows.FROZEN, caller(served, case.mode, x, grad), own))
     short = case.layout is Layout.dense and case.shape[0] <= COMPILED_STEPS
     if compiled and short:
         torch.compiler.reset()
