@@ -45,8 +45,8 @@ PYTHON_IMAGES = [
     Mutant(
         name="LRN: within a channel, three dimensions are taken",
         file=LRN,
-        old="within_channel and input.dim() != 4",
-        new="False",
+        old="if input.dim() != 4:",
+        new="if False:",
         tests=("test_lrn.py::test_mistakes_in_our_words",),
     ),
     Mutant(
@@ -76,7 +76,7 @@ PYTHON_IMAGES = [
     Mutant(
         name="trio: numbers that learn are read as floats",
         file="fastseq/functional/trio.py",
-        old="        and not learnt\n",
+        old="        and fixed(alpha, beta, k)\n",
         new="",
         tests=("test_image_arguments.py::test_numbers_that_learn_keep_their_gradient",),
     ),
