@@ -40,7 +40,8 @@ def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[rows
 
 def test_every_row_says_what_it_is_of(recurrent: tuple[Path, list[rows.Row]]) -> None:
     _, found = recurrent
-    wanted = {"infer": {"torch.nn", "fastseq", "ONNX Runtime"}, "train": {"torch.nn", "fastseq"}}
+    served = {"torch.nn", "fastseq", "fastseq.freeze", "ONNX Runtime"}
+    wanted = {"infer": served, "train": {"torch.nn", "fastseq"}}
     for op in ("LSTM", "GRU"):
         for mode, providers in wanted.items():
             for shape in (["6", "3", "5", "7"], ["4", "2", "3", "4"]):
