@@ -67,18 +67,28 @@ inline bool any(bool mine, const Site& site = Site::current()) {
 }
 
 // ---- memory
+// Inlined always, so that the machine sees the kernel's own line call it.
+#define FASTSEQ_INLINE inline __attribute__((always_inline))
 
 template <class T>
 class Shared {
  public:
   Shared(int64_t offset, int count) : offset_(offset), count_(count) {}
-  T get(int i) const {
+  FASTSEQ_INLINE T get(int i) const {
     T value;
     std::memcpy(&value, machine.shared(offset_, i, count_, sizeof(T), false), sizeof(T));
     return value;
   }
-  void set(int i, T value) const {
+  FASTSEQ_INLINE void set(int i, T value) const {
     std::memcpy(machine.shared(offset_, i, count_, sizeof(T), true), &value, sizeof(T));
+  }
+  template <int V>
+  FASTSEQ_INLINE void get(int i, T (&values)[V]) const {
+    std::memcpy(values, machine.shared(offset_, i, count_, sizeof(T), false, V), sizeof values);
+  }
+  template <int V>
+  FASTSEQ_INLINE void set(int i, const T (&values)[V]) const {
+    std::memcpy(machine.shared(offset_, i, count_, sizeof(T), true, V), values, sizeof values);
   }
   int64_t address(int i) const { return offset_ + i * static_cast<int64_t>(sizeof(T)); }
 
@@ -90,22 +100,22 @@ class Shared {
 namespace memory {
 
 template <class T>
-T load(const T* p) {
+FASTSEQ_INLINE T load(const T* p) {
   machine.global(p, sizeof(T), 1, false);
   return *p;
 }
 template <class T>
-void store(T* p, T value) {
+FASTSEQ_INLINE void store(T* p, T value) {
   machine.global(p, sizeof(T), 1, true);
   *p = value;
 }
 template <int V, class S>
-void read(const S* p, S (&values)[V]) {
+FASTSEQ_INLINE void read(const S* p, S (&values)[V]) {
   machine.global(p, sizeof(S), V, false);
   std::memcpy(values, p, sizeof values);
 }
 template <int V, class S>
-void write(S* p, const S (&values)[V]) {
+FASTSEQ_INLINE void write(S* p, const S (&values)[V]) {
   machine.global(p, sizeof(S), V, true);
   std::memcpy(p, values, sizeof values);
 }

@@ -23,7 +23,7 @@
 #include "on_host.h"
 #define FASTSEQ_KERNEL_OF(threads, blocks) std::enable_if_t<(threads) == fastseq::device::kBlock>
 #define FASTSEQ_KERNEL_FOR(...) void
-#define FASTSEQ_DEVICE inline
+#define FASTSEQ_DEVICE inline __attribute__((always_inline))
 #define FASTSEQ_UNROLL(times)
 #endif
 // Registers are for so many blocks of so many threads on a multiprocessor: 64 each for four of 256.
@@ -144,24 +144,6 @@ FASTSEQ_DEVICE T shuffle_xor(T value, int mask) {
 // Whether any lane says yes; all lanes of the warp take part.
 FASTSEQ_DEVICE bool any(bool mine) { return __any_sync(0xffffffffu, mine); }
 
-// An array in the block's shared memory, from a byte offset on.
-template <class T>
-class Shared {
- public:
-  FASTSEQ_DEVICE Shared(int64_t offset, int) {
-    extern __shared__ __align__(16) unsigned char memory[];
-    data_ = reinterpret_cast<T*>(memory + offset);
-  }
-  FASTSEQ_DEVICE T get(int i) const { return data_[i]; }
-  FASTSEQ_DEVICE void set(int i, T value) const { data_[i] = value; }
-  FASTSEQ_DEVICE uint32_t address(int i) const {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(data_ + i));
-  }
-
- private:
-  T* data_;
-};
-
 FASTSEQ_DEVICE float to_float(BFloat16 x) { return __uint_as_float(uint32_t{x.bits} << 16); }
 FASTSEQ_DEVICE float to_float(Half x) { return __half2float(__ushort_as_half(x.bits)); }
 template <class S>
@@ -215,6 +197,13 @@ FASTSEQ_DEVICE void read(const S* p, S (&values)[V]) {
   const W word = __ldg(reinterpret_cast<const W*>(p));
   __builtin_memcpy(values, &word, sizeof word);
 }
+// The same of memory that this launch writes.
+template <int V, class S>
+FASTSEQ_DEVICE void take(const S* p, S (&values)[V]) {
+  using W = typename Word<V * sizeof(S)>::type;
+  const W word = *reinterpret_cast<const W*>(p);
+  __builtin_memcpy(values, &word, sizeof word);
+}
 template <int V, class S>
 FASTSEQ_DEVICE void write(S* p, const S (&values)[V]) {
   using W = typename Word<V * sizeof(S)>::type;
@@ -224,6 +213,33 @@ FASTSEQ_DEVICE void write(S* p, const S (&values)[V]) {
 }
 
 }  // namespace memory
+
+// An array in the block's shared memory, from a byte offset on.
+template <class T>
+class Shared {
+ public:
+  FASTSEQ_DEVICE Shared(int64_t offset, int) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    data_ = reinterpret_cast<T*>(memory + offset);
+  }
+  FASTSEQ_DEVICE T get(int i) const { return data_[i]; }
+  FASTSEQ_DEVICE void set(int i, T value) const { data_[i] = value; }
+  // V neighbours in one access, aligned to its size.
+  template <int V>
+  FASTSEQ_DEVICE void get(int i, T (&values)[V]) const {
+    memory::take<V>(data_ + i, values);
+  }
+  template <int V>
+  FASTSEQ_DEVICE void set(int i, const T (&values)[V]) const {
+    memory::write<V>(data_ + i, values);
+  }
+  FASTSEQ_DEVICE uint32_t address(int i) const {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(data_ + i));
+  }
+
+ private:
+  T* data_;
+};
 
 // Returns null, or what CUDA says went wrong.
 template <class... Parameters, class... Arguments>
