@@ -148,7 +148,9 @@ def load(folder: Path) -> Machine:
 
 def load_cases(folder: Path) -> Machine:
     """The kernels that the machine is tested with, over a machine of their own."""
-    sources = [HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma", "self", "traffic")]
+    sources = [
+        HERE / f"{name}_cases.cu" for name in ("machine", "words", "mma", "self", "traffic", "plan")
+    ]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
     runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_self", "run_copy")
     for name in ("run_case", "case_name", *runs):

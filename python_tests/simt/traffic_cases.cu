@@ -17,15 +17,13 @@ inline void add_regions(const Copy& a, std::vector<simt::Region>& regions) {
 
 namespace {
 
-// Each thread reads V floats, `stride` elements from its neighbour's, puts them into shared memory
-// likewise and, behind a barrier, writes the first of them; odd lanes only if `odd` says so.
+// Each thread moves V floats, `stride` elements from its neighbour's into shared memory
+// and, behind a barrier, writes the first of them; odd lanes only if `odd` says so.
 template <int V>
 FASTSEQ_KERNEL copy(Copy a, int stride, bool odd) {
   const int me = device::thread_index();
   const device::Shared<float> kept(0, 32 * stride);
-  float values[V];
-  device::memory::read<V>(a.from + me * stride, values);
-  kept.set<V>(me * stride, values);
+  kept.set(me * stride, device::Pack<float, V>::read(a.from + me * stride));
   device::sync();
   if (odd || me % 2 == 0) device::memory::store(a.to + me, kept.get(me * stride));
 }

@@ -64,36 +64,16 @@ FASTSEQ_DEVICE accumulate_t<S> squares_at(const S* x, int64_t c, const Images& i
   return sum;
 }
 
-template <class S, int N, int V>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
-planes_forward(Of<S, LrnForward> a, Norm<S, N> norm, Chunks chunks) {
-  using A = accumulate_t<S>;
-  constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
+template <class S>
+FASTSEQ_KERNEL planes_forward(Of<S, LrnForward> a, Norm<S, 0> norm, Chunks chunks) {
   Walk walk;
-  if (!begin<V>(a.images, chunks, walk)) return;
+  if (!begin<1>(a.images, chunks, walk)) return;
   const int64_t P = a.images.pixels(), start = walk.image * a.images.channels * P + walk.pixel;
   const S* const x = static_cast<const S*>(a.x) + start;
   S* const y = static_cast<S*>(a.y) + start;
-  if constexpr (N == 0) {
-    for (int64_t c = walk.first; c < walk.last; ++c) {
-      const A sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
-      device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
-    }
-  } else {
-    Ring<A, N> ring[V];
-    A next[V], out[V];
-    FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) {
-      channel<V, Identity>(x, walk.first - kBefore + j, a.images, next);
-      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) ring[v].push(next[v]);
-    }
-    FASTSEQ_UNROLL(N) for (int64_t c = walk.first; c < walk.last; ++c) {
-      channel<V, Identity>(x, c + kAfter, a.images, next);
-      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-        ring[v].push(next[v]);
-        out[v] = ring[v].value[kBefore] * norm.factor(ring[v].squares());
-      }
-      device::write<V>(y + c * P, out);
-    }
+  for (int64_t c = walk.first; c < walk.last; ++c) {
+    const auto sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
+    device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
   }
 }
 
@@ -108,6 +88,11 @@ struct Given {
     const S* const p = grad_y + image * images.channels * images.pixels() + pixel;
     const int64_t stride = images.pixels();
     return [p, stride](int64_t c, accumulate_t<S>(&g)[V]) { device::read<V>(p + c * stride, g); };
+  }
+  // Whether V neighbours can be asked for at once.
+  template <int V>
+  FASTSEQ_DEVICE static bool in_one(const Images&) {
+    return true;
   }
   template <int V>
   FASTSEQ_DEVICE void run(const Images&, int64_t element, accumulate_t<S> (&g)[V]) const {
