@@ -106,7 +106,7 @@ def built() -> list[Kernel]:
 
 
 def test_no_kernel_spills(built: list[Kernel]) -> None:
-    assert len(built) > 300
+    assert len(built) > 150
     assert [kernel for kernel in built if kernel.stack or kernel.local] == []
 
 
@@ -122,12 +122,32 @@ def test_registers_stay_under_their_ceilings(built: list[Kernel]) -> None:
                 assert registers <= ceilings[name], (file, architecture, name)
 
 
+def test_strips_move_whole_vectors(built: list[Kernel]) -> None:
+    """On odd planes, too: 16 bytes of x, of a gradient and of the result in one instruction."""
+    names = sorted({k.name for k in built if "strip" in k.template and "BFloat16" in k.name})
+    assert len(names) == 8
+    assert vectors_missing(CUDA_LIBRARY, names) == []
+
+
+def vectors_missing(library: Path, names: list[str]) -> list[str]:
+    """Which of these kernels lack loads or stores of 16 bytes, on some architecture."""
+    tool = cuobjdump()
+    assert tool
+    command = [tool, "-sass", "-fun", ",".join(names), str(library)]
+    dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"Function : (\S+)(.*?)(?=Function :|\Z)", dump, re.DOTALL)
+    assert {name for name, _ in found} == set(names)
+    words = (r"LDG\.E\.128", r"STG\.E\.128")
+    return [name for name, text in found if not all(re.search(word, text) for word in words)]
+
+
 def test_limits_name_every_file_and_architecture() -> None:
     limits: Limits = json.loads(LIMITS.read_text())
-    sources = {path.stem for path in (ROOT / "csrc/kernels/cuda").glob("*.cu")}
+    files = (ROOT / "csrc/kernels/cuda").glob("*.cu")
+    own = {path.stem for path in files if "FASTSEQ_KERNEL" in path.read_text()}
     mailbox = limits.pop("mailbox_twins")  # test_cuda_mailbox.py
     assert mailbox.keys() == ARCHITECTURES - {"sm_75"}
-    assert limits.keys() == {*sources, "headers"} - {"persistent"}  # its kernels are in headers
+    assert limits.keys() == {*own, "headers"}
     for by_architecture in limits.values():
         assert by_architecture.keys() == ARCHITECTURES
 

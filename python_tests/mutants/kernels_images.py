@@ -19,6 +19,8 @@ POOLS = (
 )
 TRIO = "test_trio.py::test_bit_by_bit_every_parameter[(5, 0.3, 0.75, 2.0)-(3, 2)-torch.{}]"
 
+STRIPS = ("simt/test_lrn_cuda.py::test_ends_of_blocks",)
+
 KERNELS_IMAGES = [
     # ---- LRN
     Mutant(
@@ -262,9 +264,102 @@ KERNELS_IMAGES = [
     ),
     Mutant(
         name="CUDA trio: what is pooled is not rounded",
-        file=f"{CUDA}/trio_forward.cuh",
-        old="device::round_to<S>(ring.value[kBefore] * norm.factor(sum))",
-        new="ring.value[kBefore] * norm.factor(sum)",
+        file=f"{CUDA}/trio_planes.cuh",
+        old="device::round_to<S>(y)",
+        new="y",
         tests=("simt/test_trio_cuda.py::test_every_window",),
+    ),
+    # ---- CUDA, strips
+    Mutant(
+        name="CUDA strip: planes of odd size begin alike",
+        file=f"{CUDA}/strip.cuh",
+        old="(start_ + k * step_) & (V - 1)",
+        new="start_ & (V - 1)",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: where the tensor begins is not asked",
+        file=f"{CUDA}/strip.cuh",
+        old="static_cast<int64_t>(reinterpret_cast<uintptr_t>(at.tensor) / sizeof(T))",
+        new="int64_t{0}",
+        tests=("simt/test_lrn_cuda.py::test_memory_that_starts_anywhere",),
+    ),
+    Mutant(
+        name="CUDA strip: the elements behind the last whole vector lack one",
+        file=f"{CUDA}/strip.cuh",
+        old="2 * V - end <= whole",
+        new="2 * V - end < whole",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: the elements before the first whole vector are left out",
+        file=f"{CUDA}/strip.cuh",
+        old="shift(k) && whole < V",
+        new="false",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: a vector in which the tensor ends is zeros",
+        file=f"{CUDA}/strip.cuh",
+        old="memory_.set(to_element + i, device::memory::load(at_.tensor + e + i));",
+        new=";",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: a cut of the channels begins without those before it",
+        file=f"{CUDA}/lrn_strip.cuh",
+        old="at_least(from - kBefore, 0)",
+        new="from",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: a cut of the channels begins backward too late",
+        file=f"{CUDA}/lrn_strip.cuh",
+        old="walk.from ? N - 1 : 0",
+        new="walk.from ? 1 : 0",
+        tests=STRIPS,
+    ),
+    Mutant(
+        name="CUDA strip: the output below has a place one row too high",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="place - 6",
+        new="place - 3",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA strip: the outputs of a strip's last row are not staged",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.highest(bottom)",
+        new="window.h.highest(top)",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA strip: a band lacks its last row",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.start(oh + rows - 1) + 3",
+        new="window.h.start(oh + rows - 1) + 2",
+        tests=("simt/test_trio_cuda.py::test_ends_of_tiles",),
+    ),
+    Mutant(
+        name="CUDA strip: a plane's last band is left out",
+        file=f"{CUDA}/strip_plan.h",
+        old="static_cast<int>(divide_up(window.h.out, rows))",
+        new="static_cast<int>(window.h.out / rows)",
+        tests=("simt/test_plans.py::test_no_other_band_costs_less",),
+    ),
+    # ---- CUDA, channels_last
+    Mutant(
+        name="CUDA LRN: a window goes on into the next pixel",
+        file=f"{CUDA}/lrn_last.cuh",
+        old="c + i - before >= channels",
+        new="false",
+        tests=("simt/test_lrn_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA trio: neighbours of two pixels take one's gradients",
+        file=f"{CUDA}/trio_tile.cuh",
+        old="images.channels % V == 0",
+        new="true",
+        tests=("simt/test_trio_cuda.py::test_every_size",),
     ),
 ]

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "shadow.h"
+#include "traffic.h"
 
 namespace fastseq::simt {
 
@@ -49,6 +50,7 @@ struct Block {
   std::vector<unsigned char> shared;
   std::vector<Cell> shadow;
   Clock clock;
+  BlockTraffic traffic;
 
   void start(int64_t number, int threads, int64_t bytes) {
     index = number;
@@ -59,6 +61,7 @@ struct Block {
     shared.assign(static_cast<size_t>(bytes), 0xff);  // NaN
     shadow.assign(static_cast<size_t>(bytes), Cell{});
     clock = Clock(threads / 32);
+    traffic.start(threads);
   }
 
   Observer observer(int thread) const {

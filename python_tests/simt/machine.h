@@ -32,6 +32,7 @@ class Machine : public Scheduler {
     error_ = gpu.refusal(launch);
     if (!error_.empty()) return error_.c_str();
     reset(seed, launch.threads);
+    traffic.sums.clear();
     tensors_.set(regions);
     global_.clear();
     known_.clear();
@@ -77,28 +78,42 @@ class Machine : public Scheduler {
     wait(State::kWarp, site);
   }
 
-  // Element i of an array of `count` elements at a byte offset of shared memory.
-  unsigned char* shared(int64_t offset, int i, int count, size_t bytes, bool write) {
+  // Elements i to i + several of an array of `count` elements at a byte offset of shared memory.
+  // Not inlined, like global(): who calls is the place in the kernel (traffic.h).
+  __attribute__((noinline)) unsigned char* shared(int64_t offset, int i, int count, size_t bytes,
+                                                  bool write, int several = 1) {
     Block& b = *here_;
-    const int64_t at = offset + i * static_cast<int64_t>(bytes);
-    if (i < 0 || i >= count || at + bytes > b.shared.size()) {
+    const auto size = static_cast<int64_t>(bytes);
+    const int64_t at = offset + i * size;
+    if (i < 0 || i + several > count ||
+        at + several * size > static_cast<int64_t>(b.shared.size())) {
       fail("touches element " + std::to_string(i) + " of an array of " + std::to_string(count) +
            " in shared memory");
     }
-    if (at % static_cast<int64_t>(bytes)) fail("makes a misaligned access to shared memory");
+    if (at % (size * several)) fail("makes a misaligned access to shared memory");
+    if (traffic.on) {
+      b.traffic.add(thread_, __builtin_return_address(0), nullptr, write, static_cast<uint64_t>(at),
+                    static_cast<int>(size) * several);
+    }
     maybe_yield();
-    Cell& cell = b.shadow[static_cast<size_t>(at)];
-    check(cell, write, "shared memory, byte", at);
-    if (!write && cell.writer == 0) {
-      fail("reads byte " + std::to_string(at) + " of shared memory, which nothing wrote");
+    for (int64_t byte = at; byte < at + several * size; byte += size) {
+      Cell& cell = b.shadow[static_cast<size_t>(byte)];
+      check(cell, write, "shared memory, byte", byte);
+      if (!write && cell.writer == 0) {
+        fail("reads byte " + std::to_string(byte) + " of shared memory, which nothing wrote");
+      }
     }
     return b.shared.data() + at;
   }
 
-  void global(const void* p, size_t bytes, int count, bool write) {
+  __attribute__((noinline)) void global(const void* p, size_t bytes, int count, bool write) {
     const auto address = reinterpret_cast<uintptr_t>(p);
     if (address % (bytes * static_cast<size_t>(count))) fail("makes a misaligned access");
     const Region* const region = region_of(address, bytes * static_cast<size_t>(count), write);
+    if (traffic.on) {
+      here_->traffic.add(thread_, __builtin_return_address(0), region ? region->name : "global",
+                         write, address, static_cast<int>(bytes) * count);
+    }
     maybe_yield();
     const uintptr_t from = region ? region->begin : 0;
     const size_t step = bytes < 4 ? bytes : 4;  // words are looked for in larger elements

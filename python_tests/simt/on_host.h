@@ -67,18 +67,70 @@ inline bool any(bool mine, const Site& site = Site::current()) {
 }
 
 // ---- memory
+// Inlined always, so that the machine sees the kernel's own line call it.
+#define FASTSEQ_INLINE inline __attribute__((always_inline))
+
+namespace memory {
+
+template <class T>
+FASTSEQ_INLINE T load(const T* p) {
+  machine.global(p, sizeof(T), 1, false);
+  return *p;
+}
+template <class T>
+FASTSEQ_INLINE void store(T* p, T value) {
+  machine.global(p, sizeof(T), 1, true);
+  *p = value;
+}
+template <int V, class S>
+FASTSEQ_INLINE void read(const S* p, S (&values)[V]) {
+  machine.global(p, sizeof(S), V, false);
+  std::memcpy(values, p, sizeof values);
+}
+template <int V, class S>
+FASTSEQ_INLINE void write(S* p, const S (&values)[V]) {
+  machine.global(p, sizeof(S), V, true);
+  std::memcpy(p, values, sizeof values);
+}
+
+}  // namespace memory
+
+template <class S, int V>
+struct Pack {
+  S values[V]{};
+
+  FASTSEQ_INLINE static Pack read(const S* p) {
+    Pack pack;
+    memory::read<V>(p, pack.values);
+    return pack;
+  }
+  FASTSEQ_INLINE void write(S* p) const { memory::write<V>(p, values); }
+  void set(int i, S x) { values[i] = x; }
+};
 
 template <class T>
 class Shared {
  public:
   Shared(int64_t offset, int count) : offset_(offset), count_(count) {}
-  T get(int i) const {
+  FASTSEQ_INLINE T get(int i) const {
     T value;
     std::memcpy(&value, machine.shared(offset_, i, count_, sizeof(T), false), sizeof(T));
     return value;
   }
-  void set(int i, T value) const {
+  FASTSEQ_INLINE void set(int i, T value) const {
     std::memcpy(machine.shared(offset_, i, count_, sizeof(T), true), &value, sizeof(T));
+  }
+  template <int V>
+  FASTSEQ_INLINE Pack<T, V> pack(int i) const {
+    Pack<T, V> found;
+    std::memcpy(found.values, machine.shared(offset_, i, count_, sizeof(T), false, V),
+                sizeof found.values);
+    return found;
+  }
+  template <int V>
+  FASTSEQ_INLINE void set(int i, Pack<T, V> pack) const {
+    std::memcpy(machine.shared(offset_, i, count_, sizeof(T), true, V), pack.values,
+                sizeof pack.values);
   }
   int64_t address(int i) const { return offset_ + i * static_cast<int64_t>(sizeof(T)); }
 
@@ -86,31 +138,6 @@ class Shared {
   int64_t offset_;
   int count_;
 };
-
-namespace memory {
-
-template <class T>
-T load(const T* p) {
-  machine.global(p, sizeof(T), 1, false);
-  return *p;
-}
-template <class T>
-void store(T* p, T value) {
-  machine.global(p, sizeof(T), 1, true);
-  *p = value;
-}
-template <int V, class S>
-void read(const S* p, S (&values)[V]) {
-  machine.global(p, sizeof(S), V, false);
-  std::memcpy(values, p, sizeof values);
-}
-template <int V, class S>
-void write(S* p, const S (&values)[V]) {
-  machine.global(p, sizeof(S), V, true);
-  std::memcpy(p, values, sizeof values);
-}
-
-}  // namespace memory
 
 inline uint32_t load_relaxed(const uint32_t* p, const Site& site = Site::current()) {
   return machine.load_relaxed(p, site);

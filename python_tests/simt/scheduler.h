@@ -14,6 +14,8 @@ namespace fastseq::simt {
 
 class Scheduler {
  public:
+  Traffic traffic;
+
   int64_t block_index() const { return here_->index; }
   int thread_index() const { return thread_; }
   int block_size() const { return threads_; }
@@ -57,7 +59,9 @@ class Scheduler {
       for (int tries = 8; tries && slot_of(pick) == slow; --tries) pick = random(ready_.size());
       Block& block = slots_[slot_of(pick)];
       step(block, pick);
-      if (block.ended == threads_ && begun < order.size()) begin(block, order[begun++], launch);
+      if (block.ended < threads_) continue;
+      if (traffic.on) block.traffic.settle(traffic.sums);
+      if (begun < order.size()) begin(block, order[begun++], launch);
     }
     stuck(room, order.size() - begun);
   }
@@ -80,6 +84,7 @@ class Scheduler {
   void wait(State state, const Site& site) {
     me().state = state;
     me().site = site;
+    if (traffic.on) here_->traffic.meet(thread_);
     fibers_.pause();
   }
   void wake(const std::vector<int>& fibers) {

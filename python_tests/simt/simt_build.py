@@ -76,6 +76,19 @@ def built(folder: Path, name: str, sources: list[Path], *options: str) -> Path:
     return library
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Sums over a kind of requests, as ``traffic.h`` counts them."""
+
+    requests: int
+    lanes: int
+    bytes: int
+    units: int
+    """Sectors, or wavefronts of shared memory."""
+    least: int
+    """Wavefronts, if no two lanes wanted the same bank."""
+
+
 @dataclass
 class Machine:
     """The settings of the machine that runs ``torch.ops.fastseq_simt``."""
@@ -86,6 +99,8 @@ class Machine:
         self.library.simt_seed.argtypes = [ctypes.c_uint64]
         self.library.simt_drop_barrier.argtypes = [ctypes.c_char_p]
         self.library.simt_barriers.restype = ctypes.c_char_p
+        self.library.simt_count_traffic.argtypes = [ctypes.c_bool]
+        self.library.simt_traffic.restype = ctypes.c_char_p
 
     def seed(self, value: int) -> None:
         """Chooses the order in which threads and blocks run."""
@@ -93,11 +108,24 @@ class Machine:
 
     def restore(self) -> None:
         self.seed(1)
+        self.library.simt_count_traffic(False)
         self.drop_barrier("")
 
     def drop_barrier(self, site: str) -> None:
         """Makes the barrier ``file:line`` do nothing; the empty string restores it."""
         self.library.simt_drop_barrier(site.encode())
+
+    def count_traffic(self) -> None:
+        """Counts what the last launch from now on moves."""
+        self.library.simt_count_traffic(True)
+
+    def traffic(self) -> dict[str, Moved]:
+        """What that launch moved, by tensor and direction: "x read", "shared write"."""
+        moved = {}
+        for line in self.library.simt_traffic().decode().splitlines():
+            tensor, way, *sums = line.split()
+            moved[f"{tensor} {way}"] = Moved(*map(int, sums))
+        return moved
 
     def forget_barriers(self) -> None:
         self.library.simt_forget_barriers()
@@ -120,10 +148,10 @@ def load(folder: Path) -> Machine:
 
 def load_cases(folder: Path) -> Machine:
     """The kernels that the machine is tested with, over a machine of their own."""
-    names = ("machine", "words", "mma", "mailbox")
+    names = ("machine", "words", "mma", "mailbox", "traffic", "plan")
     sources = [HERE / f"{name}_cases.cu" for name in names]
     library = ctypes.CDLL(str(built(folder, "cases", sources, "-Wall", "-Wextra", "-Werror")))
-    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix")
+    runs = ("run_mailbox", "run_mma", "run_tile", "run_ldmatrix", "run_copy")
     runs += ("run_mailbox_forward", "run_mailbox_backward", "mailbox_numbers")
     for name in ("run_case", "case_name", *runs):
         getattr(library, name).restype = ctypes.c_char_p

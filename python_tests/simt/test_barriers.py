@@ -33,6 +33,13 @@ def trio(size: int, memory: torch.memory_format, back: bool) -> None:
         SIMT.relu_lrn_max_pool2d_backward(y, offsets, x, *parameters)
 
 
+def pool(back: bool) -> None:
+    x = images(1, 20, 19, 18)
+    y, offsets = SIMT.max_pool2d(x, *Pool().window, False, True)
+    if back:
+        SIMT.max_pool2d_backward(y, offsets, 19, 18, False, *Pool().window)
+
+
 PLANES = torch.contiguous_format
 CALLS: dict[str, tuple[Callable[[], None], int]] = {
     f"{name}, size {size}": (call, barriers)
@@ -44,12 +51,16 @@ CALLS: dict[str, tuple[Callable[[], None], int]] = {
         ("LRN within, last", lambda n=size: lrn(Lrn(n, within=True), LAST, False), 2),
         ("LRN within backward, planes", lambda n=size: lrn(Lrn(n, within=True), PLANES, True), 4),
         ("LRN within backward, last", lambda n=size: lrn(Lrn(n, within=True), LAST, True), 4),
-        ("trio, planes", lambda n=size: trio(n, PLANES, False), 1),
+        ("trio, planes", lambda n=size: trio(n, PLANES, False), 3 if size == 5 else 1),
         ("trio, last", lambda n=size: trio(n, LAST, False), 3),
-        ("trio and back, planes", lambda n=size: trio(n, PLANES, True), 1),
+        ("trio and back, planes", lambda n=size: trio(n, PLANES, True), 5 if size == 5 else 1),
         ("trio and back, last", lambda n=size: trio(n, LAST, True), 5),
     ]
 }
+CALLS["LRN, planes"] = (lambda: lrn(Lrn(), PLANES, False), 2)
+CALLS["LRN backward, planes"] = (lambda: lrn(Lrn(), PLANES, True), 2)
+CALLS["pool, planes"] = (lambda: pool(False), 2)
+CALLS["pool and back, planes"] = (lambda: pool(True), 4)
 
 
 @pytest.mark.parametrize("name", CALLS)

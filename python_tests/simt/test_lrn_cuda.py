@@ -86,6 +86,10 @@ def test_windows_beyond_the_tiles(
         (1, 2, 33, 33),
         (1, 17, 9, 8),
         (3, 70, 2, 3),  # channels in several chunks
+        (1, 200, 8, 9),  # and in cuts of a strip's walk, for windows of three and of five
+        (2, 5, 1, 509),  # as many pixels as a strip of floats has
+        (2, 3, 5, 103),  # a few more
+        (3, 3, 7, 9),  # less than a vector's elements beyond the last of many
     ],
     ids=str,
 )
@@ -93,8 +97,8 @@ def test_windows_beyond_the_tiles(
 def test_ends_of_blocks(
     shape: tuple[int, ...], memory: torch.memory_format, within: bool, dtype: torch.dtype
 ) -> None:
-    check(images(*shape, dtype=dtype, memory=memory), Lrn(5, within=within))
-    check(images(*shape, dtype=dtype, memory=memory), Lrn(4, within=within))
+    for size in (3, 4, 5):
+        check(images(*shape, dtype=dtype, memory=memory), Lrn(size, within=within))
 
 
 @each_format
@@ -103,11 +107,11 @@ def test_ends_of_blocks(
 def test_memory_that_starts_anywhere(
     offset: int, memory: torch.memory_format, dtype: torch.dtype
 ) -> None:
-    """Only where 8 or 16 bytes are aligned may they be read at once."""
-    x = images(1, 8, 4, 8, dtype=dtype, memory=memory)
-    shifted = torch.empty(x.numel() + offset, dtype=dtype)[offset:].as_strided(x.shape, x.stride())
-    shifted.copy_(x)
-    check(shifted, Lrn())
+    """Only where 16 bytes are aligned may they be read at once."""
+    for shape in ((1, 8, 4, 8), (2, 7, 11, 9)):
+        x = images(*shape, dtype=dtype, memory=memory)
+        room = torch.empty(x.numel() + offset, dtype=dtype)
+        check(room[offset:].as_strided(x.shape, x.stride()).copy_(x), Lrn())
 
 
 @each_kind

@@ -65,13 +65,25 @@ def test_every_window(
 
 @each_format
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 3, 3), (1, 2, 17, 33), (1, 1, 3, 513), (1, 1, 3, 515), (1, 8, 17, 17)], ids=str
+    "shape",
+    [
+        (1, 1, 3, 3),
+        (1, 2, 17, 33),
+        (1, 1, 3, 513),
+        (1, 1, 3, 515),
+        (1, 8, 17, 17),
+        (2, 37, 9, 8),  # planes in two cuts
+        (2, 3, 9, 113),  # bands of a few rows
+        (1, 1, 3, 1111),  # no room for a row of outputs, in a band and beside a strip
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_ends_of_blocks(
     shape: tuple[int, ...], memory: torch.memory_format, dtype: torch.dtype
 ) -> None:
     check(images(*shape, dtype=dtype, memory=memory), Pool())
+    check(images(*shape, dtype=dtype, memory=memory), Pool(padding=(1, 1), ceil_mode=True))
 
 
 @each_format
@@ -109,9 +121,14 @@ def test_nothing_to_do(memory: torch.memory_format) -> None:
 
 @each_format
 @pytest.mark.parametrize("dtype", [torch.float32, torch.half], ids=str)
-def test_memory_that_starts_anywhere(memory: torch.memory_format, dtype: torch.dtype) -> None:
-    x = images(1, 16, 7, 8, dtype=dtype, memory=memory)
-    shifted = torch.empty(x.numel() + 1, dtype=dtype)[1:].as_strided(x.shape, x.stride())
+@pytest.mark.parametrize("offset", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 16, 7, 8), (2, 7, 11, 9)], ids=str)
+def test_memory_that_starts_anywhere(
+    shape: tuple[int, ...], offset: int, memory: torch.memory_format, dtype: torch.dtype
+) -> None:
+    x = images(*shape, dtype=dtype, memory=memory)
+    room = torch.empty(x.numel() + offset, dtype=dtype)
+    shifted = room[offset:].as_strided(x.shape, x.stride())
     check(shifted.copy_(x), Pool())
 
 

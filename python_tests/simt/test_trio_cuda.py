@@ -98,10 +98,14 @@ def test_windows_beyond_the_tiles(lrn: Lrn, pool: Pool, memory: torch.memory_for
     [
         (1, 1, 3, 3),
         (1, 4, 27, 27),
-        (1, 5, 33, 31),  # a tile of 33 x 15 inputs, and a stage of four channels and one more
+        (1, 5, 33, 31),  # more than a strip's pixels, and a stage of four channels and one more
         (2, 32, 15, 17),  # a channels_last tile, and a group of channels
         (1, 33, 16, 19),
         (1, 70, 5, 5),  # channels in several chunks
+        (1, 200, 9, 8),  # and in cuts of a strip's walk
+        (2, 3, 9, 113),  # a band of three rows of outputs; the last row and column of x in none
+        (1, 2, 5, 341),  # no room for a row of outputs in a band
+        (1, 1, 3, 1003),  # nor beside a strip
     ],
     ids=str,
 )
@@ -110,6 +114,7 @@ def test_ends_of_tiles(
     shape: tuple[int, ...], dtype: torch.dtype, memory: torch.memory_format
 ) -> None:
     check(images(*shape, dtype=dtype, memory=memory), Lrn(), Pool())
+    check(images(*shape, dtype=dtype, memory=memory), Lrn(), Pool(padding=(1, 1), ceil_mode=True))
     check(images(*shape, dtype=dtype, memory=memory), Lrn(4), Pool(padding=(1, 1)))
 
 
@@ -142,9 +147,14 @@ def test_ties_nan_and_infinity(pool: Pool, memory: torch.memory_format) -> None:
 
 
 @each_format
-def test_memory_that_starts_anywhere(memory: torch.memory_format) -> None:
-    x = images(1, 16, 7, 8, dtype=torch.half, memory=memory)
-    shifted = torch.empty(x.numel() + 1, dtype=x.dtype)[1:].as_strided(x.shape, x.stride())
+@pytest.mark.parametrize("offset", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 16, 7, 8), (2, 7, 11, 9)], ids=str)
+def test_memory_that_starts_anywhere(
+    shape: tuple[int, ...], offset: int, memory: torch.memory_format
+) -> None:
+    x = images(*shape, dtype=torch.half, memory=memory)
+    room = torch.empty(x.numel() + offset, dtype=x.dtype)
+    shifted = room[offset:].as_strided(x.shape, x.stride())
     check(shifted.copy_(x), Lrn(), Pool())
 
 

@@ -23,7 +23,7 @@
 #include "on_host.h"
 #define FASTSEQ_KERNEL_OF(threads, blocks) std::enable_if_t<(threads) == fastseq::device::kBlock>
 #define FASTSEQ_KERNEL_FOR(...) void
-#define FASTSEQ_DEVICE inline
+#define FASTSEQ_DEVICE inline __attribute__((always_inline))
 #define FASTSEQ_UNROLL(times)
 #endif
 // Registers are for so many blocks of so many threads on a multiprocessor: 64 each for four of 256.
@@ -36,6 +36,12 @@ namespace fastseq::device {
 constexpr int kBlock = 256;
 constexpr int kWarp = 32;
 constexpr int64_t kSharedLimit = 48 * 1024;  // what a block may have without asking for more
+// What a kernel is compiled for, 800 for sm_80; 0 on the host.
+#if defined(__CUDA_ARCH__)
+constexpr int kArchitecture = __CUDA_ARCH__;
+#else
+constexpr int kArchitecture = 0;
+#endif
 
 // A launch of blocks, each with so many threads and bytes of shared memory.
 struct Grid {
@@ -144,24 +150,6 @@ FASTSEQ_DEVICE T shuffle_xor(T value, int mask) {
 // Whether any lane says yes; all lanes of the warp take part.
 FASTSEQ_DEVICE bool any(bool mine) { return __any_sync(0xffffffffu, mine); }
 
-// An array in the block's shared memory, from a byte offset on.
-template <class T>
-class Shared {
- public:
-  FASTSEQ_DEVICE Shared(int64_t offset, int) {
-    extern __shared__ __align__(16) unsigned char memory[];
-    data_ = reinterpret_cast<T*>(memory + offset);
-  }
-  FASTSEQ_DEVICE T get(int i) const { return data_[i]; }
-  FASTSEQ_DEVICE void set(int i, T value) const { data_[i] = value; }
-  FASTSEQ_DEVICE uint32_t address(int i) const {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(data_ + i));
-  }
-
- private:
-  T* data_;
-};
-
 FASTSEQ_DEVICE float to_float(BFloat16 x) { return __uint_as_float(uint32_t{x.bits} << 16); }
 FASTSEQ_DEVICE float to_float(Half x) { return __half2float(__ushort_as_half(x.bits)); }
 template <class S>
@@ -223,7 +211,62 @@ FASTSEQ_DEVICE void write(S* p, const S (&values)[V]) {
   *reinterpret_cast<W*>(p) = word;
 }
 
+// Whole words. An assignment would be compiled as a copy in pieces from where the word was.
+FASTSEQ_DEVICE void store_word(uint4* p, uint4 w) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+               "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w)
+               : "memory");
+}
+FASTSEQ_DEVICE void store_word(uint2* p, uint2 w) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x),
+               "r"(w.y)
+               : "memory");
+}
+template <class W>
+FASTSEQ_DEVICE void store_word(W* p, W w) {
+  *p = w;
+}
+
 }  // namespace memory
+
+// V elements on their way from memory to memory, aligned to their size, in one word.
+template <class S, int V>
+struct Pack {
+  using Word = typename memory::Word<V* static_cast<int>(sizeof(S))>::type;
+  Word word{};  // zeros
+
+  FASTSEQ_DEVICE static Pack read(const S* p) { return {__ldg(reinterpret_cast<const Word*>(p))}; }
+  FASTSEQ_DEVICE void write(S* p) const { memory::store_word(reinterpret_cast<Word*>(p), word); }
+  FASTSEQ_DEVICE void set(int i, S x) {  // i: a constant
+    __builtin_memcpy(reinterpret_cast<char*>(&word) + i * sizeof(S), &x, sizeof x);
+  }
+};
+
+// An array in the block's shared memory, from a byte offset on.
+template <class T>
+class Shared {
+ public:
+  FASTSEQ_DEVICE Shared(int64_t offset, int) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    data_ = reinterpret_cast<T*>(memory + offset);
+  }
+  FASTSEQ_DEVICE T get(int i) const { return data_[i]; }
+  FASTSEQ_DEVICE void set(int i, T value) const { data_[i] = value; }
+  template <int V>
+  FASTSEQ_DEVICE Pack<T, V> pack(int i) const {
+    return {*reinterpret_cast<const typename Pack<T, V>::Word*>(data_ + i)};
+  }
+  template <int V>
+  FASTSEQ_DEVICE void set(int i, Pack<T, V> pack) const {
+    *reinterpret_cast<typename Pack<T, V>::Word*>(data_ + i) = pack.word;
+  }
+  FASTSEQ_DEVICE uint32_t address(int i) const {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(data_ + i));
+  }
+
+ private:
+  T* data_;
+};
 
 // Returns null, or what CUDA says went wrong.
 template <class... Parameters, class... Arguments>
@@ -251,6 +294,8 @@ using simt::sync_warp;
 using simt::thread_index;
 template <class T>
 using Shared = simt::Shared<T>;
+template <class S, int V>
+using Pack = simt::Pack<S, V>;
 namespace memory = simt::memory;
 
 inline int64_t thread() { return block_index() * block_size() + thread_index(); }

@@ -1,26 +1,22 @@
 // Local response normalization: which kernel runs.
 #include "lrn_last.cuh"
 #include "lrn_planes.cuh"
+#include "lrn_strip.cuh"
 #include "lrn_within.cuh"
 
 namespace fastseq::cuda {
 namespace {
 
-// Rings of three kinds for each pixel: registers for two blocks only, kept full by unrolled loads.
-template <class S, int N, int V>
-FASTSEQ_KERNEL_OF(device::kBlock, 2)
-planes_backward_kernel(Of<S, LrnBackward> a, Norm<S, N> norm, Chunks chunks) {
-  const Given<S> given{static_cast<const S*>(a.grad_y)};
-  if constexpr (N == 0) {
-    planes_backward_any<S, Identity>(a, norm, chunks, given);
-  } else {
-    planes_backward<S, N, V, Identity>(a, norm, chunks, given);
-  }
+// What strips do not serve: windows of other sizes, betas that need a power, tiny planes.
+template <class S>
+FASTSEQ_KERNEL planes_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm, Chunks chunks) {
+  planes_backward_any<S, Identity>(a, norm, chunks, Given<S>{static_cast<const S*>(a.grad_y)});
 }
 
 template <class S, int N>
 FASTSEQ_KERNEL last_backward_kernel(Of<S, LrnBackward> a, Norm<S, N> norm, bool in_line) {
-  last_backward<S, N, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)}, in_line);
+  last_backward<S, N, kPack<S>, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)},
+                                          in_line);
 }
 
 template <class S, bool kWithin>
@@ -29,19 +25,15 @@ direct_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm) {
   direct_backward<S, kWithin, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)});
 }
 
-// Pixels that a thread of the NCHW kernels owns where they start at multiples of it: 8 bytes of S,
-// in backward two at most, which has three rings for each.
-template <class S>
-constexpr int kForwardPixels = static_cast<int>(8 / sizeof(S));
-template <class S>
-constexpr int kBackwardPixels = sizeof(S) == 8 ? 1 : 2;
-
-template <int N, int V, class F>
-const char* with_pixels(bool in_line, const F& f) {
-  if constexpr (N > 0) {
-    if (in_line) return f(Constant<V>{});
-  }
-  return f(Constant<1>{});
+// f(Constant<N>): strips of windows of N channels, or 0: walks of single pixels.
+template <class F>
+const char* with_strips(const LrnWindow& lrn, const Images& images, const F& f) {
+  return with_size(lrn, [&](auto size) {
+    if constexpr (decltype(size)::kValue > 0) {
+      if (has_strips(images)) return f(size);
+    }
+    return f(Constant<0>{});
+  });
 }
 
 template <class S>
@@ -80,16 +72,19 @@ const char* forward(const Of<S, LrnForward>& a, device::Stream stream) {
       return device::launch(last_forward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), in_line);
     });
   }
-  const bool in_line = aligned(a.x, 8) && aligned(a.y, 8) && s.pixels() % kForwardPixels<S> == 0;
-  return with_size(a.lrn, [&](auto size) {
+  return with_strips(a.lrn, s, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
-    return with_pixels<N, kForwardPixels<S>>(in_line, [&](auto pixels) {
-      constexpr int V = decltype(pixels)::kValue;
-      const int64_t walks = s.batch * s.pixels() / V;
+    if constexpr (N > 0) {
+      constexpr int V = kPack<S>;
+      const StripPlan plan = lrn_strips<V>(s, kStripPixels, n);
+      const device::Grid grid{plan.blocks(s), plan.threads, 2 * strip_bytes<S, V>(plan.length)};
+      return device::launch(strip_forward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), plan);
+    } else {
+      const int64_t walks = s.batch * s.pixels();
       const Chunks chunks(walks, s.channels, n);
-      return device::launch(planes_forward<S, N, V>, walks * chunks.count, stream, a,
-                            Norm<S, N>(a.lrn), chunks);
-    });
+      return device::launch(planes_forward<S>, walks * chunks.count, stream, a, Norm<S, 0>(a.lrn),
+                            chunks);
+    }
   });
 }
 
@@ -129,21 +124,23 @@ const char* backward(const Of<S, LrnBackward>& a, device::Stream stream) {
                             in_line);
     });
   }
-  const bool in_line = aligned(a.x, 8) && aligned(a.grad_y, 8) && aligned(a.grad_x, 8) &&
-                       s.pixels() % kBackwardPixels<S> == 0;
-  return with_size(a.lrn, [&](auto size) {
+  return with_strips(a.lrn, s, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
-    return with_pixels<N, kBackwardPixels<S>>(in_line, [&](auto pixels) {
-      constexpr int V = decltype(pixels)::kValue;
-      const int threads = N ? device::kBlock : ring_threads<A>(n);
+    if constexpr (N > 0) {
+      constexpr int V = kPack<S>;
+      const StripPlan plan = lrn_strips<V>(s, kStripPixels, n);
+      const device::Grid grid{plan.blocks(s), plan.threads, 3 * strip_bytes<S, V>(plan.length)};
+      return device::launch(strip_backward_kernel<S, N>, grid, stream, a, Norm<S, N>(a.lrn), plan);
+    } else {
+      const int threads = ring_threads<A>(n);
       if (threads == 0) return direct(Constant<0>{});
-      const int64_t walks = s.batch * s.pixels() / V;
+      const int64_t walks = s.batch * s.pixels();
       const Chunks chunks(walks, s.channels, n);
-      const int64_t bytes = N ? 0 : n * threads * static_cast<int64_t>(sizeof(A));
-      return device::launch(planes_backward_kernel<S, N, V>,
+      const int64_t bytes = n * threads * static_cast<int64_t>(sizeof(A));
+      return device::launch(planes_backward_kernel<S>,
                             {divide_up(walks * chunks.count, threads), threads, bytes}, stream, a,
-                            Norm<S, N>(a.lrn), chunks);
-    });
+                            Norm<S, 0>(a.lrn), chunks);
+    }
   });
 }
 

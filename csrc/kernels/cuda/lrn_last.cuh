@@ -66,10 +66,14 @@ template <int N, int V, class A, class Add>
 FASTSEQ_DEVICE void window_sums(const Line<A, V>& line, int run, int64_t c, int64_t channels,
                                 int before, int after, const Add& add, A (&sums)[V]) {
   if constexpr (N > 0) {
-    if (c >= before && c + V - 1 + after < channels) {  // no window is cut: read each value once
-      A values[V + N - 1];
+    // Each value is read once. What lies in another pixel counts as a zero: lanes do not part.
+    A values[V + N - 1];
+    FASTSEQ_UNROLL(V + N - 1) for (int i = 0; i < V + N - 1; ++i) {
+      values[i] = line.get(run, i - before);
+    }
+    if (channels % V == 0) {  // a run lies in one pixel
       FASTSEQ_UNROLL(V + N - 1) for (int i = 0; i < V + N - 1; ++i) {
-        values[i] = line.get(run, i - before);
+        if (c + i < before || c + i - before >= channels) values[i] = 0;
       }
       FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
         sums[i] = 0;
@@ -77,15 +81,24 @@ FASTSEQ_DEVICE void window_sums(const Line<A, V>& line, int run, int64_t c, int6
       }
       return;
     }
-  }
-  FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
-    const int from = c < before ? static_cast<int>(-c) : -before;
-    const int to = c + after < channels ? after : static_cast<int>(channels - 1 - c);
-    sums[i] = 0;
-    FASTSEQ_UNROLL(1) for (int j = from; j <= to; ++j) {
-      sums[i] = add(sums[i], line.get(run, i + j));
+    FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
+      sums[i] = 0;
+      FASTSEQ_UNROLL(N) for (int j = 0; j < N; ++j) {
+        const bool inside = c + j >= before && c + j - before < channels;
+        sums[i] = add(sums[i], inside ? values[i + j] : A(0));
+      }
+      if (++c == channels) c = 0;
     }
-    if (++c == channels) c = 0;
+  } else {
+    FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
+      const int from = c < before ? static_cast<int>(-c) : -before;
+      const int to = c + after < channels ? after : static_cast<int>(channels - 1 - c);
+      sums[i] = 0;
+      FASTSEQ_UNROLL(1) for (int j = from; j <= to; ++j) {
+        sums[i] = add(sums[i], line.get(run, i + j));
+      }
+      if (++c == channels) c = 0;
+    }
   }
 }
 
@@ -137,11 +150,10 @@ struct LastBackwardTile {
   int64_t bytes() const { return t_offset() + Line<A, V>::bytes(t_runs); }
 };
 
-template <class S, int N, class Input, class Source, class Block>
+template <class S, int N, int V, class Input, class Source, class Block>
 FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const Source& source,
                                   bool in_line) {
   using A = accumulate_t<S>;
-  constexpr int V = kPack<S>;
   const int threads = device::block_size(), me = device::thread_index();
   const LastBackwardTile<A, V> tile(N ? N / 2 : static_cast<int>(norm.before),
                                     N ? (N - 1) / 2 : static_cast<int>(norm.after), threads);
@@ -156,15 +168,9 @@ FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const 
         x);
     FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) xs.set(run, i, x[i]);
   };
-  for (int i = me; i < tile.x_runs - threads; i += threads) {
-    stage(i < tile.x_lead ? i - tile.x_lead : i - tile.x_lead + threads);
-  }
-  stage(me);
-  device::sync();
-
-  const auto compute_t = [&](int run) {
+  const auto gradient = [&](int run) {
     const int64_t e = start + run * V;
-    if (in_line && e >= 0 && e + V <= E) {
+    if (in_line && source.template in_one<V>(a.images) && e >= 0 && e + V <= E) {
       source.template run<V>(a.images, e, g);
     } else {
       FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
@@ -173,22 +179,32 @@ FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const 
         g[i] = one[0];
       }
     }
+  };
+  for (int i = me; i < tile.x_runs - threads; i += threads) {
+    stage(i < tile.x_lead ? i - tile.x_lead : i - tile.x_lead + threads);
+  }
+  stage(me);
+  // t of the halo's runs, and last of the thread's own. The first gradients are on their way before
+  // the barrier.
+  const int halo = tile.t_lead + tile.t_tail;
+  for (int i = me;; i += threads) {
+    const int run = i >= halo ? me : i < tile.t_lead ? i - tile.t_lead : i - tile.t_lead + threads;
+    const int64_t e = start + run * V;
+    gradient(run);
+    if (i == me) device::sync();
     A sums[V];
     // Of a run before the first element only zeros are used; its channel need not be right.
     window_sums<N>(
         xs, run, e > 0 ? remainder(e, C) : 0, C, tile.before, tile.after,
         [](A sum, A v) { return add_square(sum, v); }, sums);
-    FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
+    FASTSEQ_UNROLL(V) for (int j = 0; j < V; ++j) {
       A p, q;
-      norm.factors(sums[i], p, q);
-      gp[i] = g[i] * p;
-      ts.set(run, i, g[i] * xs.get(run, i) * q);
+      norm.factors(sums[j], p, q);
+      gp[j] = g[j] * p;
+      ts.set(run, j, g[j] * xs.get(run, j) * q);
     }
-  };
-  for (int i = me; i < tile.t_lead + tile.t_tail; i += threads) {
-    compute_t(i < tile.t_lead ? i - tile.t_lead : i - tile.t_lead + threads);
+    if (i >= halo) break;
   }
-  compute_t(me);
   device::sync();
 
   if (own >= E) return;

@@ -1,13 +1,12 @@
-// LRN across the channels of NCHW images: a thread owns V neighbouring pixels and walks a chunk of
-// the channels. What its window holds stays in registers, so that x is read once. N: the window's
-// size; N = 0, any size, reads the window again for every channel.
+// LRN across the channels of NCHW images for windows of any size: a thread owns a pixel, walks a
+// chunk of the channels, and reads the window again for every one of them.
 #pragma once
 
 #include "lrn.h"
 
 namespace fastseq::cuda {
 
-// One walk: pixels [pixel, pixel + V) of one image, channels [first, last).
+// One walk: a pixel of one image, channels [first, last).
 struct Walk {
   int64_t image, pixel, first, last;
 };
@@ -26,29 +25,16 @@ struct Chunks {
   }
 };
 
-template <int V>
 FASTSEQ_DEVICE bool begin(const Images& images, const Chunks& chunks, Walk& walk) {
-  const int64_t columns = images.pixels() / V, i = device::thread();
+  const int64_t columns = images.pixels(), i = device::thread();
   if (i >= images.batch * chunks.count * columns) return false;
   const int64_t rest = device::divide(i, columns);
-  walk.pixel = (i - rest * columns) * V;
+  walk.pixel = i - rest * columns;
   walk.image = device::divide(rest, chunks.count);
   walk.first = (rest - walk.image * chunks.count) * chunks.size;
   walk.last = walk.first + chunks.size;
   if (walk.last > images.channels) walk.last = images.channels;
   return true;
-}
-
-// x at channel c of a walk; zeros outside. `x` points to channel 0.
-template <int V, class Input, class S>
-FASTSEQ_DEVICE void channel(const S* x, int64_t c, const Images& images,
-                            accumulate_t<S> (&out)[V]) {
-  if (c >= 0 && c < images.channels) {
-    device::read<V>(x + c * images.pixels(), out);
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) out[v] = Input::of(out[v]);
-  } else {
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) out[v] = 0;
-  }
 }
 
 // The sum of squares around channel c, straight from memory.
@@ -64,36 +50,16 @@ FASTSEQ_DEVICE accumulate_t<S> squares_at(const S* x, int64_t c, const Images& i
   return sum;
 }
 
-template <class S, int N, int V>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
-planes_forward(Of<S, LrnForward> a, Norm<S, N> norm, Chunks chunks) {
-  using A = accumulate_t<S>;
-  constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
+template <class S>
+FASTSEQ_KERNEL planes_forward(Of<S, LrnForward> a, Norm<S, 0> norm, Chunks chunks) {
   Walk walk;
-  if (!begin<V>(a.images, chunks, walk)) return;
+  if (!begin(a.images, chunks, walk)) return;
   const int64_t P = a.images.pixels(), start = walk.image * a.images.channels * P + walk.pixel;
   const S* const x = static_cast<const S*>(a.x) + start;
   S* const y = static_cast<S*>(a.y) + start;
-  if constexpr (N == 0) {
-    for (int64_t c = walk.first; c < walk.last; ++c) {
-      const A sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
-      device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
-    }
-  } else {
-    Ring<A, N> ring[V];
-    A next[V], out[V];
-    FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) {
-      channel<V, Identity>(x, walk.first - kBefore + j, a.images, next);
-      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) ring[v].push(next[v]);
-    }
-    FASTSEQ_UNROLL(N) for (int64_t c = walk.first; c < walk.last; ++c) {
-      channel<V, Identity>(x, c + kAfter, a.images, next);
-      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-        ring[v].push(next[v]);
-        out[v] = ring[v].value[kBefore] * norm.factor(ring[v].squares());
-      }
-      device::write<V>(y + c * P, out);
-    }
+  for (int64_t c = walk.first; c < walk.last; ++c) {
+    const auto sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
+    device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
   }
 }
 
@@ -109,54 +75,16 @@ struct Given {
     const int64_t stride = images.pixels();
     return [p, stride](int64_t c, accumulate_t<S>(&g)[V]) { device::read<V>(p + c * stride, g); };
   }
+  // Whether V neighbours can be asked for at once.
+  template <int V>
+  FASTSEQ_DEVICE static bool in_one(const Images&) {
+    return true;
+  }
   template <int V>
   FASTSEQ_DEVICE void run(const Images&, int64_t element, accumulate_t<S> (&g)[V]) const {
     device::read<V>(grad_y + element, g);
   }
 };
-
-// Channel m is where t is computed; the gradient of channel m - before is complete then.
-template <class S, int N, int V, class Input, class Source, class Block>
-FASTSEQ_DEVICE void planes_backward(const Block& a, const Norm<S, N>& norm, const Chunks& chunks,
-                                    const Source& source) {
-  using A = accumulate_t<S>;
-  constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
-  Walk walk;
-  if (!begin<V>(a.images, chunks, walk)) return;
-  const int64_t C = a.images.channels, P = a.images.pixels();
-  const int64_t start = walk.image * C * P + walk.pixel;
-  const S* const x = static_cast<const S*>(a.x) + start;
-  S* const grad_x = static_cast<S*>(a.grad_x) + start;
-  const auto gradient = source.template at<V>(a.images, walk.image, walk.pixel);
-  Ring<A, N> x_ring[V], t_ring[V];
-  Ring<A, kBefore + 1> gp_ring[V];
-  A next[V], g[V], out[V];
-  FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) {
-    channel<V, Input>(x, walk.first - (N - 1) + j, a.images, next);
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) x_ring[v].push(next[v]);
-  }
-  FASTSEQ_UNROLL(N)
-  for (int64_t m = walk.first - kAfter; m < walk.last + kBefore; ++m) {
-    channel<V, Input>(x, m + kAfter, a.images, next);
-    const bool inside = m >= 0 && m < C;
-    if (inside) gradient(m, g);
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-      x_ring[v].push(next[v]);
-      A t = 0, gp = 0;
-      if (inside) {
-        A p, q;
-        norm.factors(x_ring[v].squares(), p, q);
-        t = g[v] * x_ring[v].value[kBefore] * q;
-        gp = g[v] * p;
-      }
-      t_ring[v].push(t);
-      gp_ring[v].push(gp);
-      const A x_d = x_ring[v].value[0];
-      out[v] = Input::gradient(x_d, norm.gradient(gp_ring[v].value[0], x_d, t_ring[v].sum()));
-    }
-    if (m - kBefore >= walk.first) device::write<V>(grad_x + (m - kBefore) * P, out);
-  }
-}
 
 // For any size: t of the last n channels lies in shared memory, a column for every thread.
 template <class S, class Input, class Source, class Block>
@@ -166,7 +94,7 @@ FASTSEQ_DEVICE void planes_backward_any(const Block& a, const Norm<S, 0>& norm,
   const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
   const int n = before + after + 1, width = device::block_size();
   Walk walk;
-  if (!begin<1>(a.images, chunks, walk)) return;
+  if (!begin(a.images, chunks, walk)) return;
   const int64_t C = a.images.channels, P = a.images.pixels();
   const int64_t start = walk.image * C * P + walk.pixel;
   const S* const x = static_cast<const S*>(a.x) + start;

@@ -1,7 +1,8 @@
-// Max-pooling. Forward: a thread is one output (of V channels, if these are neighbours). Backward:
-// a thread is one input pixel and gathers from the outputs that chose it, so that every gradient is
-// written once, in a fixed order of sums. Neighbouring threads are neighbours in memory.
-#include "pooling.h"
+// Max-pooling: which kernel runs, and those for all that strips (pool_strip.cuh) do not serve.
+// Forward: a thread is one output (of V channels, if these are neighbours). Backward: a thread is
+// one input pixel and gathers from the outputs that chose it, so that every gradient is written
+// once, in a fixed order of sums. Neighbouring threads are neighbours in memory.
+#include "pool_strip.cuh"
 
 namespace fastseq::cuda {
 namespace {
@@ -67,63 +68,90 @@ FASTSEQ_KERNEL backward_kernel(Of<S, PoolBackward> a, Window<kFixed> window, int
   device::write<V>(static_cast<S*>(a.grad_x) + i * V, g);
 }
 
-// f(Constant<V>, Constant<kLast>): V channels at a time where memory allows.
+// A walk over planes finds its pixels' places once: it pays from some planes on.
+constexpr int64_t kLeastPlanes = 16;
+
+// f(offset type, Constant<kFixed>, Constant<V>, Constant<kLast>): V channels at a time where memory
+// allows. The usual window in NCHW has strips; what these cannot serve goes with all other windows.
 template <class S, class F>
-const char* with_layout(const Images& images, bool wide, bool in_line, const F& f) {
-  if (!images.channels_last) return f(Constant<1>{}, Constant<0>{});
-  if (in_line && !wide && images.channels % kPack<S> == 0) {
-    return f(Constant<kPack<S>>{}, Constant<1>{});
+const char* with_layout(const Images& images, const PoolWindow& pool, bool in_line, const F& f) {
+  if (pool.wide()) {
+    if (images.channels_last) return f(int32_t{}, Constant<0>{}, Constant<1>{}, Constant<1>{});
+    return f(int32_t{}, Constant<0>{}, Constant<1>{}, Constant<0>{});
   }
-  return f(Constant<1>{}, Constant<1>{});
+  if (!images.channels_last) return f(uint8_t{}, Constant<0>{}, Constant<1>{}, Constant<0>{});
+  const bool packs = in_line && images.channels % kPack<S> == 0;
+  if (!packs) return f(uint8_t{}, Constant<0>{}, Constant<1>{}, Constant<1>{});
+  if (is_fixed(pool)) return f(uint8_t{}, Constant<1>{}, Constant<kPack<S>>{}, Constant<1>{});
+  return f(uint8_t{}, Constant<0>{}, Constant<kPack<S>>{}, Constant<1>{});
+}
+
+inline bool may_strip(const Images& images, const PoolWindow& pool) {
+  return has_strips(images) && is_fixed(pool);
+}
+
+template <class S>
+const char* forward(const Of<S, PoolForward>& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  if constexpr (sizeof(S) < 8) {
+    if (may_strip(a.images, a.pool)) {
+      const Window3 window(a.images, a.pool);
+      const StripPlan plan = choose_band<V>(a.images, window, kBandMoves, kLeastPlanes);
+      const device::Grid grid{plan.blocks(a.images), plan.threads,
+                              strip_bytes<S, V>(plan.length) + BandPool<S>::bytes(plan.outputs)};
+      if (plan.strips) return device::launch(pool_strip_forward<S>, grid, stream, a, window, plan);
+    }
+  }
+  const bool in_line = aligned(a.x, 16) && aligned(a.y, 16) && aligned(a.offsets, 16);
+  const int64_t outputs = a.images.batch * a.images.channels * a.pool.h.out * a.pool.w.out;
+  return with_layout<S>(a.images, a.pool, in_line, [&](auto offset, auto fixed, auto v, auto last) {
+    constexpr bool kFixed = decltype(fixed)::kValue;
+    constexpr int kV = decltype(v)::kValue;
+    const Window<kFixed> window(a.images, a.pool);
+    return device::launch(
+        forward_kernel<S, decltype(offset), kFixed, kV, decltype(last)::kValue != 0>, outputs / kV,
+        stream, a, window, outputs / kV);
+  });
+}
+
+template <class S>
+const char* backward(const Of<S, PoolBackward>& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  if constexpr (sizeof(S) < 8) {
+    if (may_strip(a.images, a.pool)) {
+      const Window3 window(a.images, a.pool);
+      const StripPlan plan = gather_strips<V>(a.images, window, kGatherPixels, kLeastPlanes);
+      const device::Grid grid{
+          plan.blocks(a.images), plan.threads,
+          strip_bytes<S, V>(plan.length) + ChosenStrip<S, kGatherPixels>::bytes(plan.outputs)};
+      if (plan.strips) return device::launch(pool_strip_backward<S>, grid, stream, a, window, plan);
+    }
+  }
+  const bool in_line = aligned(a.grad_y, 16) && aligned(a.offsets, 16) && aligned(a.grad_x, 16);
+  const int64_t inputs = a.images.numel();
+  return with_layout<S>(a.images, a.pool, in_line, [&](auto offset, auto fixed, auto v, auto last) {
+    constexpr bool kFixed = decltype(fixed)::kValue;
+    constexpr int kV = decltype(v)::kValue;
+    const Window<kFixed> window(a.images, a.pool);
+    return device::launch(
+        backward_kernel<S, decltype(offset), kFixed, kV, decltype(last)::kValue != 0>, inputs / kV,
+        stream, a, window, inputs / kV);
+  });
 }
 
 }  // namespace
 
 const char* pool_forward(DType dtype, const PoolForward& a, void* stream) {
   if (const char* error = too_large(a.images, a.pool)) return error;
-  const bool in_line = aligned(a.x, 16) && aligned(a.y, 16) && aligned(a.offsets, 16);
-  const int64_t outputs = a.images.batch * a.images.channels * a.pool.h.out * a.pool.w.out;
   return with_dtype(dtype, [&](auto type) {
-    using S = decltype(type);
-    return with_window(a.pool, [&](auto offset, auto fixed) {
-      constexpr bool kFixed = decltype(fixed)::kValue;
-      constexpr bool kWide = sizeof(offset) > 1;
-      return with_layout<S>(a.images, kWide, in_line, [&](auto pack, auto last) {
-        constexpr int V = decltype(pack)::kValue;
-        using O = decltype(offset);
-        if constexpr (kWide && V > 1) {
-          return "wide windows go one channel at a time";
-        } else {
-          return device::launch(forward_kernel<S, O, kFixed, V, decltype(last)::kValue>,
-                                outputs / V, as_stream(stream), Of<S, PoolForward>(a),
-                                Window<kFixed>(a.images, a.pool), outputs / V);
-        }
-      });
-    });
+    return forward(Of<decltype(type), PoolForward>(a), as_stream(stream));
   });
 }
 
 const char* pool_backward(DType dtype, const PoolBackward& a, void* stream) {
   if (const char* error = too_large(a.images, a.pool)) return error;
-  const bool in_line = aligned(a.grad_y, 16) && aligned(a.offsets, 16) && aligned(a.grad_x, 16);
-  const int64_t inputs = a.images.numel();
   return with_dtype(dtype, [&](auto type) {
-    using S = decltype(type);
-    return with_window(a.pool, [&](auto offset, auto fixed) {
-      constexpr bool kFixed = decltype(fixed)::kValue;
-      constexpr bool kWide = sizeof(offset) > 1;
-      return with_layout<S>(a.images, kWide, in_line, [&](auto pack, auto last) {
-        constexpr int V = decltype(pack)::kValue;
-        using O = decltype(offset);
-        if constexpr (kWide && V > 1) {
-          return "wide windows go one channel at a time";
-        } else {
-          return device::launch(backward_kernel<S, O, kFixed, V, decltype(last)::kValue>,
-                                inputs / V, as_stream(stream), Of<S, PoolBackward>(a),
-                                Window<kFixed>(a.images, a.pool), inputs / V);
-        }
-      });
-    });
+    return backward(Of<decltype(type), PoolBackward>(a), as_stream(stream));
   });
 }
 

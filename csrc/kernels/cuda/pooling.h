@@ -73,13 +73,6 @@ inline bool is_fixed(const PoolWindow& pool) {
   return fixed(pool.h) && fixed(pool.w);
 }
 
-// f(offset type, Constant<kFixed>)
-template <class F>
-const char* with_window(const PoolWindow& pool, const F& f) {
-  if (pool.wide()) return f(int32_t{}, Constant<0>{});
-  return is_fixed(pool) ? f(uint8_t{}, Constant<1>{}) : f(uint8_t{}, Constant<0>{});
-}
-
 // Null, or why the window cannot be computed with in 32 bits; torch has the same limit.
 inline const char* too_large(const Images& images, const PoolWindow& pool) {
   constexpr int64_t limit = int64_t{1} << 30;

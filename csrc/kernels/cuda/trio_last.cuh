@@ -1,0 +1,98 @@
+// ReLU -> LRN -> max-pool of channels_last images.
+#pragma once
+
+#include "lrn_last.cuh"
+#include "trio_tile.cuh"
+
+namespace fastseq::cuda {
+
+// channels_last: a block does `group` channels (a power of two) of its tile. Channels are
+// neighbours when x is loaded and when y is written; in between a thread walks one pixel's channels
+// and leaves y where x was. The odd pitch of a pixel keeps both free of bank conflicts.
+struct LastTile {
+  int group, shift;  // group = 1 << shift
+  int64_t groups;
+
+  FASTSEQ_HD int pitch(int64_t before, int64_t after) const {
+    return (group + static_cast<int>(before + after)) | 1;
+  }
+};
+
+template <class S, bool kFixed, int N>
+FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<kFixed> window,
+                                 PoolTile tile, LastTile last) {
+  using A = accumulate_t<S>;
+  const int before = N ? N / 2 : static_cast<int>(norm.before);
+  const int after = N ? (N - 1) / 2 : static_cast<int>(norm.after);
+  const TileCorner corner(window, tile, last.groups, true);
+  const int64_t C = a.images.channels, c0 = corner.part * last.group;
+  const int me = device::thread_index(), threads = device::block_size(), inputs = tile.inputs();
+  const int pitch = last.pitch(before, after), width = last.group + before + after;
+  // Where in the image each pixel of the tile is; -1: outside.
+  const device::Shared<int64_t> pixels(0, inputs);
+  const device::Shared<A> xs(static_cast<int64_t>(sizeof(int64_t)) * inputs, inputs * pitch);
+  for (int p = me; p < inputs; p += threads) {
+    const int row = p / tile.iw, h = corner.h + row, w = corner.w + p - row * tile.iw;
+    const bool inside = h >= 0 && h < window.height && w >= 0 && w < window.width;
+    pixels.set(p, inside ? static_cast<int64_t>(h) * window.width + w : -1);
+  }
+  device::sync();
+  const S* const x = static_cast<const S*>(a.x) + corner.image * C * a.images.pixels();
+  const int p_step = threads / width, i_step = threads - p_step * width;
+  for (int p = me / width, i = me - p * width; p < inputs;) {
+    const int64_t pixel = pixels.get(p), c = c0 + i - before;
+    const bool inside = pixel >= 0 && c >= 0 && c < C;
+    xs.set(p * pitch + i, inside ? Math::relu(device::read(x + pixel * C + c)) : A(0));
+    p += p_step;
+    i += i_step;
+    if (i >= width) i -= width, ++p;
+  }
+  device::sync();
+  const int here = static_cast<int>(smaller(last.group, C - c0));
+  for (int p = me; p < inputs; p += threads) {
+    if (pixels.get(p) < 0) continue;
+    if constexpr (N > 0) {
+      Ring<A, N> ring;
+      FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) ring.push(xs.get(p * pitch + j));
+      FASTSEQ_UNROLL(N) for (int u = 0; u < here; ++u) {
+        ring.push(xs.get(p * pitch + u + N - 1));
+        const A y = ring.value[N / 2] * norm.factor(ring.squares());
+        xs.set(p * pitch + u, device::round_to<S>(y));
+      }
+    } else {
+      for (int u = 0; u < here; ++u) {
+        A sum = 0;
+        for (int j = 0; j <= before + after; ++j) {
+          sum = add_square(sum, xs.get(p * pitch + u + j));
+        }
+        const A y = xs.get(p * pitch + u + before) * norm.factor(sum);
+        xs.set(p * pitch + u, device::round_to<S>(y));
+      }
+    }
+  }
+  device::sync();
+  for (int item = me; item < tile.outputs() << last.shift; item += threads) {
+    const int u = item & (last.group - 1);
+    Best<A> best;
+    int64_t index;
+    if (u >= here ||
+        !pool_tile(window, tile, corner, xs, item >> last.shift, pitch, u, best, index)) {
+      continue;
+    }
+    index = (corner.image * window.outputs() + index) * C + c0 + u;
+    device::store(static_cast<S*>(a.y) + index, best.value);
+    if (a.offsets) device::store(static_cast<uint8_t*>(a.offsets) + index, best.place);
+  }
+}
+
+// Neighbouring channels of a thread. Any window costs much code for each: two are enough then.
+template <class S, int N>
+constexpr int kLastRun = N ? kPack<S> : 2;
+
+template <class S, bool kFixed, int N>
+FASTSEQ_KERNEL_OF(device::kBlock, 2)
+trio_last_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window<kFixed> window, bool in_line) {
+  last_backward<S, N, kLastRun<S, N>, Relu>(a, norm, chosen<S, uint8_t>(a, window), in_line);
+}
+
+}  // namespace fastseq::cuda
