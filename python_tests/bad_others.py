@@ -190,7 +190,7 @@ def the_rest() -> None:
         own(f"explain of {name}", lambda bad=bad: fastseq.explain(bad, X), TypeError, words)
     words = "Expected input to be 2D or 3D, got 1D instead"
     own("explain of an input", lambda: fastseq.explain(lstm(), numbers(3)), ValueError, words)
-    words = "there is no route 'nope'; there are auto, cudnn, step"
+    words = "there is no route 'nope'; there are auto, persistent, cudnn, step"
     own("a route", lambda: fastseq.cuda_rnn("nope").__enter__(), ValueError, words)
 
     def load(library: Any, _: str) -> Any:
