@@ -156,6 +156,7 @@ def test_compare_tells_changes_beyond_the_noise(
         assert verdicts == {
             "torch.nn": "no change",
             "ONNX Runtime": "no change",
+            "fastseq.freeze": "no change",
             "fastseq": expected,
         }
         result = invoke(["bench", "compare", str(before), str(after), "--check"])
