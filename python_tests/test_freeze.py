@@ -189,8 +189,10 @@ def test_writing_to_a_weight_raises(write: Callable[[Any], None]) -> None:
     with pytest.raises(RuntimeError, match="a weight of a frozen module"):
         write(frozen)
     for name, value in frozen.state_dict().items():
-        assert type(value) is Tensor  # a copy, which anybody may write to and load
+        assert type(value) is Tensor
         assert torch.equal(value, before[name])
+        value.fill_(7)  # a copy
+        assert torch.equal(frozen.state_dict()[name], before[name])
     assert torch.equal(frozen.weight_hh_l0 * 1, before["weight_hh_l0"])
     assert type(frozen.weight_hh_l0 * 1) is Tensor
 

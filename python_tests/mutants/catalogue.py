@@ -10,6 +10,7 @@ from .kernels_images import KERNELS_IMAGES
 from .kernels_mailbox import KERNELS_MAILBOX
 from .kernels_recurrences import KERNELS_RECURRENCES
 from .mutant import Mutant, Stale, with_switches
+from .python_frozen import KERNELS_FROZEN, PYTHON_FROZEN
 from .python_gradients import PYTHON_GRADIENTS
 from .python_images import PYTHON_IMAGES
 from .python_recurrences import PYTHON_RECURRENCES
@@ -25,9 +26,11 @@ MUTANTS = [
     *PYTHON_STREAMS,
     *PYTHON_ROUTES,
     *PYTHON_SWAP,
+    *PYTHON_FROZEN,
     *KERNELS_IMAGES,
     *KERNELS_RECURRENCES,
     *KERNELS_MAILBOX,
+    *KERNELS_FROZEN,
 ]
 
 
