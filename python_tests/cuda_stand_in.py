@@ -103,6 +103,18 @@ def _like_cudnn(native: Callable[..., Any], calls: Calls) -> Callable[..., Any]:
 
 
 @contextmanager
+def persistent_kernels(seen: bool = True) -> Iterator[None]:
+    """As if a GPU had run the persistent kernels, or none had; the rules then choose them or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistent, "SEEN_ON_A_GPU", seen)
+        for cache in (persistent._taken, cuda_route.plan):
+            cache.cache_clear()
+        yield
+    for cache in (persistent._taken, cuda_route.plan):
+        cache.cache_clear()
+
+
+@contextmanager
 def gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Calls]:
     """Take the CPU for a GPU with cuDNN; yields what "cuDNN" is called with."""
     calls = Calls()

@@ -164,7 +164,7 @@ def test_compiled(kind: str, forced: list[bool]) -> None:
 @each_kind
 def test_explain(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37).cuda()
-    with fastseq.cuda_rnn("auto"):
+    with fastseq.cuda_rnn("persistent"):
         said = fastseq.explain(module, torch.zeros(9, 6, 17, device="cuda"))
     assert "the CUDA kernel 'self', one launch for all steps" in said
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import Calls, gpu
+from cuda_stand_in import Calls, gpu, persistent_kernels
 from recurrence_cases import (
     KINDS,
     numbers,
@@ -40,6 +40,12 @@ USUAL = Facts(
 FEW = USUAL._replace(hidden=96)  # units, for which one block has registers
 each_kind = pytest.mark.parametrize("kind", KINDS)
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
+
+
+@pytest.fixture(autouse=True)
+def seen() -> Iterator[None]:
+    with persistent_kernels():
+        yield
 
 
 @pytest.fixture
@@ -138,9 +144,27 @@ def test_rules(change: dict[str, Any], route: str, words: str) -> None:
 def test_every_rule_is_of_use(route: str, usual: Facts, changes: list[dict[str, Any]]) -> None:
     """Each alone turns the usual call away; so none hides behind another."""
     found = cuda_route.ROUTES[route]
-    rules = [*found.cannot, *found.slow]
+    rules = [rule for rule in (*found.cannot, *found.slow) if rule is not persistent.UNSEEN]
     hits = [[rule.applies(usual._replace(**change)) for rule in rules] for change in changes]
     assert hits == [[i == j for j in range(len(rules))] for i in range(len(changes))]
+
+
+def test_kernels_that_no_gpu_has_run_are_taken_only_when_asked_for(cudnn: Calls) -> None:
+    module, x = fastseq.LSTM(3, 96), numbers(2, 3, 3)
+    with persistent_kernels(seen=False):
+        route, why = plan(FEW)
+        assert route == CUDNN
+        assert why.startswith("no GPU has run the persistent kernels yet")
+        assert plan(FEW._replace(cudnn=False)).route == STEP
+        assert plan(FEW, PERSISTENT, "he") == (PERSISTENT, "he asks for it")
+        assert "FASTSEQ_CUDA_RNN=persistent asks for them" in fastseq.explain(module, x)
+        loop = persistent.Loop(Cell.LSTM, torch.float16, 3, 96, False, True, H100)
+        assert [persistent._taken(loop, name) for name in routes.NAMES] == [
+            False,
+            True,
+            False,
+            False,
+        ]
 
 
 def test_a_route_is_forced_where_it_can_be() -> None:

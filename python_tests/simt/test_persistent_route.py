@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_stand_in import persistent_kernels
 from recurrence_cases import KINDS, assert_close, call, numbers, packed, states, twins
 from simt_cases import SIMT
 
@@ -49,7 +50,8 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
         library.impl(name, noted(name), "CPU", allow_override=True)
     for name in ("layer", "layer_backward"):
         library.impl(name, getattr(layer_cuda, name), "CPU", allow_override=True)
-    yield seen
+    with persistent_kernels():
+        yield seen
     library._destroy()
 
 
@@ -113,6 +115,15 @@ def test_rows_beyond_the_estimate_go_step_by_step_unless_asked(
         with fastseq.cuda_rnn(PERSISTENT):
             module(numbers(3, 3, 4))
     persistent._taken.cache_clear()
+    assert loops == ["recurrence", FORWARD]
+
+
+def test_what_no_gpu_has_run_goes_step_by_step_unless_asked(loops: Loops) -> None:
+    module = fastseq.GRU(4, 6)
+    with persistent_kernels(seen=False), torch.no_grad():
+        module(numbers(3, 2, 4))
+        with fastseq.cuda_rnn(PERSISTENT):
+            module(numbers(3, 2, 4))
     assert loops == ["recurrence", FORWARD]
 
 
