@@ -57,8 +57,8 @@ BackwardResult persistent_backward(const OptionalTensor& grad_y, const OptionalT
 }  // namespace
 }  // namespace fastseq::ops
 
-// Whether the current device has room for the kernel of such layers; a plain function, which neither
-// a compiler nor a mode of dispatch follows. itemsize: bytes of a number, 2 or 4.
+// Whether the current device has room for the kernel of such layers; a plain function, which
+// neither a compiler nor a mode of dispatch follows. itemsize: bytes of a number, 2 or 4.
 extern "C" __attribute__((visibility("default"))) int fastseq_persistent_room(int cell,
                                                                               int itemsize,
                                                                               int64_t hidden,
