@@ -117,8 +117,8 @@ def load(folder: Path) -> Machine:
     """All ops: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
     sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
     sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
-    sources += [ROOT / f"csrc/kernels/cuda/{name}.cu" for name in ("mailbox", "sequence_table")]
-    sources += [ROOT / "csrc/ops/memory.cpp"]
+    sources += [ROOT / "csrc/kernels/cuda/sequence_table.cu", ROOT / "csrc/ops/memory.cpp"]
+    sources += [HERE / "mailbox_library.cu"]
     include = ROOT / "third_party/torch/include"
     library = built(folder, "simt", sources, "-isystem", str(include))
     torch.ops.load_library(str(library))
