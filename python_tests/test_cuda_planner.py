@@ -276,6 +276,28 @@ def test_explain_of_a_device_without_room() -> None:
     assert "the device has no room for the kernel's blocks at once; it launches" in many
 
 
+@pytest.mark.parametrize(
+    ("seen", "route", "asks"),
+    [
+        (True, "auto", True),
+        (True, "cudnn", False),
+        (True, "step", False),
+        (False, "auto", False),
+        (False, "persistent", True),
+    ],
+)
+def test_a_device_is_asked_for_room_where_it_matters(
+    seen: bool, route: str, asks: bool, cudnn: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking loads a kernel, which nobody may ever launch."""
+    asked = []
+    monkeypatch.setattr(persistent, "_room", lambda *layer: not asked.append(layer))
+    with persistent_kernels(seen), fastseq.cuda_rnn(route):
+        fastseq.explain(fastseq.GRU(3, 97), numbers(5, 2, 3))
+    assert bool(asked) == asks
+    assert not cudnn
+
+
 def test_a_device_is_asked_for_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each cell, size of numbers and of state, and number of tiles; and not for Self."""
     asked: list[tuple[Any, ...]] = []

@@ -92,7 +92,8 @@ def facts_of(
         cuda_route.cudnn_enabled(),
         tf32(single=batch_sizes is None and steps == 1),
         persistent.capability(input.device),
-        persistent.room(input.device, shape.cell, computed, shape.hidden, batch),
+        not persistent.considered()
+        or persistent.room(input.device, shape.cell, computed, shape.hidden, batch),
     )
 
 

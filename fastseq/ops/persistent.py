@@ -109,6 +109,12 @@ def _taken(loop: Loop, route: str) -> bool:
     return not any(rule.applies(loop) for rule in rules)
 
 
+def considered() -> bool:
+    """Whether these kernels can be chosen at all, by what is forced or else by the rules."""
+    route = forced()[0]
+    return route == PERSISTENT or (route == AUTO and SEEN_ON_A_GPU)
+
+
 def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tensor | None) -> bool:
     """Whether the time loop of a layer runs in one launch, by the rules and by what is forced.
 
@@ -119,7 +125,7 @@ def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tenso
         weight_hh: (G*H, R).
         weight_hr: of a projection.
     """
-    if x.device.type not in DEVICES:
+    if x.device.type not in DEVICES or not considered():
         return False
     batch, hidden = h0.shape[0], weight_hh.shape[0] // cell.gates
     loop = Loop(
