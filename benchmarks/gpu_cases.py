@@ -82,11 +82,17 @@ def label(case: Case) -> str:
     return f"{columns['op']} {columns['dtype']} {columns['mode']} {columns['layout']} {sizes}"
 
 
-def routes(module: nn.RNNBase) -> list[str]:
-    """Those that a layer can be forced to: what has no persistent kernel would go step by step."""
-    dtype = next(module.parameters()).dtype
-    name = persistent.kernel(ops.Cell[module.mode], dtype, module.hidden_size)
-    return [route for route in ROUTES if name or route != "persistent"]
+def routes(module: nn.RNNBase, batch: int) -> list[str]:
+    """Those that a layer can be forced to.
+
+    What has no persistent kernel, or finds no room for its blocks, would go step by step.
+    """
+    weight = next(module.parameters())
+    layer = ops.Cell[module.mode], weight.dtype, module.hidden_size
+    once = bool(persistent.kernel(*layer))
+    if once and weight.is_cuda:
+        once = persistent.room(weight.device, *layer, batch)
+    return [route for route in ROUTES if once or route != "persistent"]
 
 
 def forced(route: str, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -113,7 +119,10 @@ def recurrent_calls(case: Case, device: torch.device) -> Calls:
         for name, call in [
             (rows.NATIVE, theirs),
             (rows.OURS, own),
-            *((f"{rows.OURS} {route}", forced(route, own)) for route in routes(ours)),
+            *(
+                (f"{rows.OURS} {route}", forced(route, own))
+                for route in routes(ours, case.shape[1])
+            ),
         ]:
             made.setdefault(name, []).append(call)
     return made

@@ -47,6 +47,8 @@ FASTSEQ_ENTRY const char* fastseq_persistent_kernel(int cell, int itemsize, int6
   switch (fastseq::cuda::persistent_kernel(static_cast<fastseq::Cell>(cell), dtype, hidden)) {
     case fastseq::cuda::Persistent::kSelf:
       return "self";
+    case fastseq::cuda::Persistent::kMailbox:
+      return "mailbox";
     case fastseq::cuda::Persistent::kNone:
       break;
   }

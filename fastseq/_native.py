@@ -10,7 +10,7 @@ import ctypes
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastseq._build import CPU_LIBRARY
+from fastseq._build import CPU_LIBRARY, CUDA_LIBRARY
 
 
 class RecurrencePlan(NamedTuple):
@@ -98,3 +98,35 @@ def persistent_kernel(cell: int, itemsize: int, hidden: int) -> str:
         raise ValueError(f"cell should be 0, 1, 2 or 3, got {cell}")
     name: bytes = _library().fastseq_persistent_kernel(cell, itemsize, hidden)
     return name.decode()
+
+
+@lru_cache(maxsize=1)
+def _cuda_library() -> ctypes.CDLL | None:
+    """None where this build has no CUDA kernels."""
+    return _with_room(ctypes.CDLL(str(CUDA_LIBRARY))) if CUDA_LIBRARY.exists() else None
+
+
+def _with_room(library: ctypes.CDLL) -> ctypes.CDLL:
+    library.fastseq_persistent_room.argtypes = [
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    ]
+    library.fastseq_persistent_room.restype = ctypes.c_int
+    return library
+
+
+def persistent_room(cell: int, itemsize: int, hidden: int, batch: int) -> bool:
+    """Whether the current CUDA device holds all blocks of such a layer's kernel at once.
+
+    Args:
+        cell: a code of ``fastseq.ops.Cell``.
+        itemsize: bytes of a number; those of 4 are multiplied as TF32.
+        hidden: H, for which there is a kernel.
+        batch: B.
+    """
+    library = _cuda_library()
+    return library is not None and bool(
+        library.fastseq_persistent_room(cell, itemsize, hidden, batch)
+    )

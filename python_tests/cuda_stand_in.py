@@ -103,7 +103,19 @@ def _like_cudnn(native: Callable[..., Any], calls: Calls) -> Callable[..., Any]:
 
 
 @contextmanager
-def gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Calls]:
+def persistent_kernels(seen: bool = True) -> Iterator[None]:
+    """As if a GPU had run the persistent kernels, or none had."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistent, "SEEN_ON_A_GPU", seen)
+        for cache in (persistent._taken, cuda_route.plan):
+            cache.cache_clear()
+        yield
+    for cache in (persistent._taken, cuda_route.plan):
+        cache.cache_clear()
+
+
+@contextmanager
+def gpu(capability: tuple[int, int] = (9, 0), room: bool = True) -> Iterator[Calls]:
     """Take the CPU for a GPU with cuDNN; yields what "cuDNN" is called with."""
     calls = Calls()
     library = torch.library.Library("aten", "IMPL")
@@ -111,6 +123,7 @@ def gpu(capability: tuple[int, int] = (9, 0)) -> Iterator[Calls]:
         library.impl("_cudnn_rnn_flatten_weight", flatten, "CPU")
         patch.setattr(cuda_stack, "DEVICES", {"cpu"})
         patch.setattr(persistent, "capability", lambda device: capability)
+        patch.setattr(persistent, "_room", lambda *layer: room)
         patch.setattr(cuda_route, "cudnn_enabled", lambda: True)
         patch.setattr(torch.backends.cudnn.rnn, "get_cudnn_mode", lambda mode: 0)
         for cell, (layer, step) in list(NATIVE.items()):

@@ -12,7 +12,7 @@ from recurrence_cases import KINDS, assert_equal, call, numbers, packed, states
 from torch import Tensor, nn
 
 import fastseq
-from fastseq.ops import persistent
+from fastseq.ops import Cell, persistent
 
 pytestmark = [
     pytest.mark.cuda,
@@ -49,6 +49,13 @@ def widest(kind: str, dtype: torch.dtype) -> int:
     return 96 if dtype == torch.float32 and kind != "RNN" else 128
 
 
+def need_room(kind: str, dtype: torch.dtype, units: int, batch: int) -> None:
+    """The mailbox's blocks run at once: 16 of them for 256 units, 32 for 512."""
+    cell = Cell.RNN_TANH if kind == "RNN" else Cell[kind]
+    if not persistent.room(torch.device("cuda", 0), cell, dtype, units, batch):
+        pytest.skip("the device has no room for the kernel's blocks at once")
+
+
 def on_gpu(value: Any) -> Any:
     if isinstance(value, tuple) and not hasattr(value, "data"):
         return tuple(map(on_gpu, value))
@@ -64,7 +71,7 @@ def doubled(value: Any) -> Any:
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
 @each_dtype
 @pytest.mark.parametrize("layout", ["padded", "packed", "unsorted"])
-@pytest.mark.parametrize("hidden", [37, 64, 0], ids=["odd", "64", "widest"])
+@pytest.mark.parametrize("hidden", [37, 64, 0, 256, 509, 512], ids=lambda n: str(n or "widest"))
 def test_parity_with_float64_on_the_cpu(
     kind: str,
     options: dict[str, Any],
@@ -74,6 +81,7 @@ def test_parity_with_float64_on_the_cpu(
     forced: list[bool],
 ) -> None:
     units = hidden or widest(kind, dtype)
+    need_room(kind, dtype, units, 11)
     module = getattr(fastseq, kind)(17, units, dtype=dtype, **options)
     exact = getattr(nn, kind)(17, units, dtype=torch.float64, **options)
     exact.load_state_dict(module.state_dict())
@@ -94,9 +102,17 @@ def test_parity_with_float64_on_the_cpu(
 
 @each_kind
 @each_dtype
-def test_agrees_with_the_step_kernels(kind: str, dtype: torch.dtype, forced: list[bool]) -> None:
-    """Over many steps and blocks, closer than either is to float64."""
-    module = getattr(fastseq, kind)(32, widest(kind, dtype), dtype=dtype).cuda()
+@pytest.mark.parametrize("hidden", [0, 256, 512], ids=["widest", "256", "512"])
+def test_agrees_with_the_step_kernels(
+    kind: str, dtype: torch.dtype, hidden: int, forced: list[bool]
+) -> None:
+    """Over many steps, those of two launches of the mailbox, and blocks.
+
+    Closer than either is to float64.
+    """
+    units = hidden or widest(kind, dtype)
+    need_room(kind, dtype, units, 67)
+    module = getattr(fastseq, kind)(32, units, dtype=dtype).cuda()
     x = numbers(300, 67, 32, dtype=dtype).cuda()
     found = call(module, x)
     assert all(forced)
@@ -110,8 +126,9 @@ def test_agrees_with_the_step_kernels(kind: str, dtype: torch.dtype, forced: lis
 
 @each_kind
 @each_dtype
-def test_repeatable_bit_by_bit(kind: str, dtype: torch.dtype) -> None:
-    module = getattr(fastseq, kind)(17, 61, dtype=dtype, bidirectional=True).cuda()
+@pytest.mark.parametrize("hidden", [61, 256])
+def test_repeatable_bit_by_bit(kind: str, dtype: torch.dtype, hidden: int) -> None:
+    module = getattr(fastseq, kind)(17, hidden, dtype=dtype, bidirectional=True).cuda()
     x = packed([40, 33, 33, 20, 9, 9, 9, 9, 2, 1], 17, dtype).to("cuda")
     first = call(module, x)
     for _ in range(20):
@@ -120,9 +137,11 @@ def test_repeatable_bit_by_bit(kind: str, dtype: torch.dtype) -> None:
 
 @each_kind
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_graph_capture(kind: str, layout: str, forced: list[bool]) -> None:
-    """A packed batch's table is among the arguments that the graph keeps."""
-    module = getattr(fastseq, kind)(17, 37, dtype=torch.float16).cuda()
+@pytest.mark.parametrize("hidden", [37, 256, 512])
+def test_graph_capture(kind: str, layout: str, hidden: int, forced: list[bool]) -> None:
+    """A graph keeps a packed batch's table, and empties the mailbox's words before each launch."""
+    need_room(kind, torch.float16, hidden, 6)
+    module = getattr(fastseq, kind)(17, hidden, dtype=torch.float16).cuda()
     x: Any = numbers(9, 6, 17, dtype=torch.float16)
     if layout == "packed":
         x = packed([9, 7, 7, 4, 2, 1], 17, torch.float16)
@@ -164,9 +183,14 @@ def test_compiled(kind: str, forced: list[bool]) -> None:
 @each_kind
 def test_explain(kind: str) -> None:
     module = getattr(fastseq, kind)(17, 37).cuda()
-    with fastseq.cuda_rnn("auto"):
+    with fastseq.cuda_rnn("persistent"):
         said = fastseq.explain(module, torch.zeros(9, 6, 17, device="cuda"))
     assert "the CUDA kernel 'self', one launch for all steps" in said
+    need_room(kind, torch.float32, 256, 6)
+    many = fastseq.explain(
+        getattr(fastseq, kind)(17, 256).cuda(), torch.zeros(9, 6, 17, device="cuda")
+    )
+    assert "the CUDA kernel 'mailbox', one launch for all steps" in many
 
 
 def test_without_tf32_it_goes_step_by_step(forced: list[bool]) -> None:

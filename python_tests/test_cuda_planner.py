@@ -1,12 +1,13 @@
 """The choice of a route on a GPU, how to force it, and what explain says of it."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import Calls, gpu
+from cuda_stand_in import Calls, gpu, persistent_kernels
 from recurrence_cases import (
     KINDS,
     numbers,
@@ -24,7 +25,7 @@ USUAL = Facts(
     steps=512,
     batch=32,
     input=512,
-    hidden=512,
+    hidden=2048,
     layers=1,
     directions=1,
     dtype=torch.float32,
@@ -36,10 +37,17 @@ USUAL = Facts(
     cudnn=True,
     tf32=True,
     capability=H100,
+    room=True,
 )
 FEW = USUAL._replace(hidden=96)  # units, for which one block has registers
 each_kind = pytest.mark.parametrize("kind", KINDS)
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
+
+
+@pytest.fixture(autouse=True)
+def seen() -> Iterator[None]:
+    with persistent_kernels():
+        yield
 
 
 @pytest.fixture
@@ -67,20 +75,25 @@ def cudnn() -> Iterator[Calls]:
         ({"batch": 0}, STEP, "no work"),
         ({"input": 0}, STEP, "no work"),
         ({"steps": 1}, STEP, "single step"),
-        ({"hidden": 160, "batch": 44}, STEP, "few units"),
-        ({"hidden": 160, "batch": 44, "cell": Cell.GRU}, STEP, "few units"),
-        ({"hidden": 160, "batch": 44, "cell": Cell.RNN_TANH}, CUDNN, ""),
-        ({"hidden": 160, "batch": 44, "packed": True}, CUDNN, ""),
+        ({"hidden": 160, "batch": 44, "room": False}, STEP, "few units"),
+        ({"hidden": 160, "batch": 44, "cell": Cell.GRU, "room": False}, STEP, "few units"),
+        ({"hidden": 160, "batch": 44, "cell": Cell.RNN_TANH, "room": False}, CUDNN, ""),
+        ({"hidden": 160, "batch": 44, "packed": True, "room": False}, CUDNN, ""),
         ({"hidden": 160, "batch": 44, "dtype": torch.float64}, CUDNN, ""),
-        ({"hidden": 160, "batch": 16}, CUDNN, ""),
-        ({"hidden": 128, "batch": 44}, CUDNN, ""),
-        ({"hidden": 193, "batch": 44}, CUDNN, ""),
+        ({"hidden": 160, "batch": 16, "room": False}, CUDNN, ""),
+        ({"hidden": 128, "batch": 44, "room": False}, CUDNN, ""),
+        ({"hidden": 193, "batch": 44, "room": False}, CUDNN, ""),
         ({"hidden": 96}, PERSISTENT, "one launch is faster"),
-        ({"hidden": 97}, CUDNN, "registers for so many units"),
+        ({"hidden": 97}, PERSISTENT, "one launch is faster"),
+        ({"hidden": 97, "room": False}, CUDNN, "no room for the kernel's blocks at once"),
+        ({"hidden": 512, "packed": True}, PERSISTENT, ""),
+        ({"hidden": 513}, CUDNN, "registers for so many units"),
+        ({"hidden": 1024, "dtype": torch.bfloat16, "cell": Cell.GRU}, PERSISTENT, ""),
+        ({"hidden": 1025, "dtype": torch.bfloat16}, CUDNN, "registers for so many units"),
+        ({"hidden": 1024, "cell": Cell.RNN_TANH}, PERSISTENT, ""),
         ({"hidden": 97, "cell": Cell.RNN_RELU}, PERSISTENT, ""),
         ({"hidden": 128, "dtype": torch.bfloat16}, PERSISTENT, ""),
         ({"hidden": 128, "dtype": torch.float16, "cell": Cell.GRU}, PERSISTENT, ""),
-        ({"hidden": 129, "dtype": torch.float16, "batch": 1}, CUDNN, ""),
         ({"hidden": 64, "packed": True}, PERSISTENT, ""),
         ({"hidden": 64, "observed": True, "deterministic": True}, PERSISTENT, ""),
         ({"hidden": 64, "cudnn": False, "steps": 1}, PERSISTENT, ""),
@@ -127,7 +140,8 @@ def test_rules(change: dict[str, Any], route: str, words: str) -> None:
                 {"dtype": torch.float64},
                 {"tf32": False},
                 {"capability": T4},
-                {"hidden": 97},
+                {"hidden": 513},
+                {"room": False},
                 {"batch": 0},
                 {"batch": 2049},
             ],
@@ -138,9 +152,27 @@ def test_rules(change: dict[str, Any], route: str, words: str) -> None:
 def test_every_rule_is_of_use(route: str, usual: Facts, changes: list[dict[str, Any]]) -> None:
     """Each alone turns the usual call away; so none hides behind another."""
     found = cuda_route.ROUTES[route]
-    rules = [*found.cannot, *found.slow]
+    rules = [rule for rule in (*found.cannot, *found.slow) if rule is not persistent.UNSEEN]
     hits = [[rule.applies(usual._replace(**change)) for rule in rules] for change in changes]
     assert hits == [[i == j for j in range(len(rules))] for i in range(len(changes))]
+
+
+def test_kernels_that_no_gpu_has_run_are_taken_only_when_asked_for(cudnn: Calls) -> None:
+    module, x = fastseq.LSTM(3, 96), numbers(2, 3, 3)
+    with persistent_kernels(seen=False):
+        route, why = plan(FEW)
+        assert route == CUDNN
+        assert why.startswith("no GPU has run the persistent kernels yet")
+        assert plan(FEW._replace(cudnn=False)).route == STEP
+        assert plan(FEW, PERSISTENT, "he") == (PERSISTENT, "he asks for it")
+        assert "FASTSEQ_CUDA_RNN=persistent asks for them" in fastseq.explain(module, x)
+        loop = persistent.Loop(Cell.LSTM, torch.float16, 3, 96, False, True, H100, True)
+        assert [persistent._taken(loop, name) for name in routes.NAMES] == [
+            False,
+            True,
+            False,
+            False,
+        ]
 
 
 def test_a_route_is_forced_where_it_can_be() -> None:
@@ -196,10 +228,10 @@ def test_an_unknown_route_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 
 @each_kind
 def test_explain(kind: str, cudnn: Calls) -> None:
-    module = getattr(fastseq, kind)(3, 200)
+    module = getattr(fastseq, kind)(3, 1030)
     x = numbers(5, 2, 3)
     said = fastseq.explain(module, x)
-    assert "T=5, B=2, H=200: cuDNN, the whole stack in one call, because no persistent" in said
+    assert "T=5, B=2, H=1030: cuDNN, the whole stack in one call, because no persistent" in said
     assert "; it launches its steps faster" in said
     assert "cuDNN" in fastseq.explain(module, packed([5, 3], 3))
     with fastseq.cuda_rnn("step"):
@@ -207,9 +239,9 @@ def test_explain(kind: str, cudnn: Calls) -> None:
     assert "CUDA step kernels" in said
     assert said.endswith("because fastseq.cuda_rnn asks for it.")
     assert "because of layer_norm" in fastseq.explain(
-        getattr(fastseq, kind)(3, 200, layer_norm=True), x
+        getattr(fastseq, kind)(3, 1030, layer_norm=True), x
     )
-    recomputing = getattr(fastseq, kind)(3, 200, recompute=True)
+    recomputing = getattr(fastseq, kind)(3, 1030, recompute=True)
     assert "has not what the call asks for" in fastseq.explain(recomputing, x)
     assert not cudnn
 
@@ -229,17 +261,77 @@ def test_explain_names_the_persistent_kernel(cudnn: Calls) -> None:
     with fastseq.cuda_rnn("cudnn"):
         said = fastseq.explain(module, torch.zeros(5, 2, 3).bfloat16())
     assert "cuDNN, the whole stack" in said
+    many = fastseq.LSTM(3, 512, dtype=torch.bfloat16)
+    said = fastseq.explain(many, torch.zeros(5, 2, 3).bfloat16())
+    assert "the CUDA kernel 'mailbox', one launch for all steps of a layer" in said
     assert not cudnn
+
+
+def test_explain_of_a_device_without_room() -> None:
+    with gpu(room=False):
+        few = fastseq.explain(fastseq.GRU(3, 96), numbers(5, 2, 3))
+        many = fastseq.explain(fastseq.GRU(3, 97), numbers(5, 2, 3))
+    assert "'self'" in few
+    assert "cuDNN" in many
+    assert "the device has no room for the kernel's blocks at once; it launches" in many
+
+
+@pytest.mark.parametrize(
+    ("seen", "route", "asks"),
+    [
+        (True, "auto", True),
+        (True, "cudnn", False),
+        (True, "step", False),
+        (False, "auto", False),
+        (False, "persistent", True),
+    ],
+)
+def test_a_device_is_asked_for_room_where_it_matters(
+    seen: bool, route: str, asks: bool, cudnn: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking loads a kernel, which nobody may ever launch."""
+    asked = []
+    monkeypatch.setattr(persistent, "_room", lambda *layer: not asked.append(layer))
+    with persistent_kernels(seen), fastseq.cuda_rnn(route):
+        fastseq.explain(fastseq.GRU(3, 97), numbers(5, 2, 3))
+    assert bool(asked) == asks
+    assert not cudnn
+
+
+def test_a_device_is_asked_for_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each cell, size of numbers and of state, and number of tiles; and not for Self."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(persistent, "capability", lambda device: H100)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(
+        persistent._native, "persistent_room", lambda *layer: asked.append(layer) or len(asked) < 3
+    )
+    persistent._room.cache_clear()
+    device = torch.device("cuda", 0)
+    for batch in (1, 8, 9):
+        assert persistent.room(device, Cell.GRU, torch.float16, 128, batch)
+        assert persistent.room(device, Cell.GRU, torch.float64, 512, batch)
+        assert persistent.room(device, Cell.GRU, torch.float16, 129, batch)
+    assert persistent.room(device, Cell.GRU, torch.bfloat16, 129, 16)
+    assert asked == [(Cell.GRU, 2, 129, 8), (Cell.GRU, 2, 129, 16)]
+    assert not persistent.room(device, Cell.GRU, torch.float32, 129, 16)
+    monkeypatch.setattr(persistent, "capability", lambda device: T4)
+    assert persistent.room(device, Cell.LSTM, torch.float16, 129, 8)
+    assert len(asked) == 3
+    persistent._room.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("cell", list(Cell))
 def test_kernels_by_size(cell: Cell, dtype: torch.dtype) -> None:
-    """simt/test_self.py runs the largest of each, and is refused one unit more."""
+    """simt/test_self.py runs the largest of Self's, and test_mailbox_ops.py the next ones."""
     wide = dtype == torch.float32 and cell.gates > 1
     most = {torch.float64: 0}.get(dtype, 96 if wide else 128)
     assert persistent.kernel(cell, dtype, max(most, 1)) == ("self" if most else "")
-    assert persistent.kernel(cell, dtype, most + 1) == ""
+    more = {torch.float64: 0}.get(dtype, 512 if wide else 1024)
+    assert persistent.kernel(cell, dtype, most + 1) == ("mailbox" if more else "")
+    assert persistent.kernel(cell, dtype, max(more, 1)) == ("mailbox" if more else "")
+    assert persistent.kernel(cell, dtype, more + 1) == ""
 
 
 def test_every_call_says_what_it_does(cudnn: Calls) -> None:

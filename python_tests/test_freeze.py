@@ -191,7 +191,8 @@ def test_writing_to_a_weight_raises(write: Callable[[Any], None]) -> None:
     for name, value in frozen.state_dict().items():
         assert type(value) is Tensor
         assert torch.equal(value, before[name])
-        value.fill_(7)  # a copy
+        assert value.data_ptr() != frozen.state_dict()[name].data_ptr()  # a copy
+        value.fill_(7)
         assert torch.equal(frozen.state_dict()[name], before[name])
     assert torch.equal(frozen.weight_hh_l0 * 1, before["weight_hh_l0"])
     assert type(frozen.weight_hh_l0 * 1) is Tensor

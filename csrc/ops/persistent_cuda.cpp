@@ -10,10 +10,14 @@
 namespace fastseq::ops {
 namespace {
 
-// Where a kernel reads what it cannot have from the host: that of a dense batch is empty.
-Tensor table_of(const Tensor& like, const Sequence& seq) {
-  return new_tensor(like, {cuda::persistent_table(seq)}, ScalarType::Int);
-}
+// What a launch has on the device beside its tensors, for as long as the stream's work takes.
+struct Memory {
+  Memory(const Tensor& like, const cuda::PersistentPlan& plan)
+      : table(new_tensor(like, {plan.table}, ScalarType::Int)),
+        mailbox(new_tensor(like, {plan.mailbox.bytes()}, ScalarType::Byte)) {}
+  Tensor table;  // where a kernel reads what it cannot have from the host
+  Tensor mailbox;
+};
 
 ForwardResult persistent(const Tensor& pre, const Tensor& h0, const OptionalTensor& c0,
                          const Tensor& weight_hh, const OptionalTensor& bias_hn,
@@ -22,9 +26,12 @@ ForwardResult persistent(const Tensor& pre, const Tensor& h0, const OptionalTens
   const ForwardCall call(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse,
                          save);
   const OnDevice on(call.pre);
-  const Tensor table = table_of(call.pre, call.args.seq);
-  check(cuda::persistent_forward(dtype_of(call.pre), call.args, table.mutable_data_ptr<int32_t>(),
-                                 on.stream));
+  const DType dtype = dtype_of(call.pre);
+  cuda::PersistentPlan plan{};
+  check(cuda::persistent_plan(dtype, call.args, plan));
+  const Memory memory(call.pre, plan);
+  check(cuda::persistent_forward(dtype, call.args, plan, memory.table.mutable_data_ptr<int32_t>(),
+                                 memory.mailbox.mutable_data_ptr(), on.stream));
   return call.result();
 }
 
@@ -38,14 +45,27 @@ BackwardResult persistent_backward(const OptionalTensor& grad_y, const OptionalT
   const BackwardCall call(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0,
                           c0, weight_hh, weight_hr, batch_sizes, cell, reverse);
   const OnDevice on(call.y);
-  const Tensor table = table_of(call.y, call.args.seq);
-  check(cuda::persistent_backward(dtype_of(call.y), call.args, table.mutable_data_ptr<int32_t>(),
-                                  on.stream));
+  const DType dtype = dtype_of(call.y);
+  cuda::PersistentPlan plan{};
+  check(cuda::persistent_plan(dtype, call.args, plan));
+  const Memory memory(call.y, plan);
+  check(cuda::persistent_backward(dtype, call.args, plan, memory.table.mutable_data_ptr<int32_t>(),
+                                  memory.mailbox.mutable_data_ptr(), on.stream));
   return call.result();
 }
 
 }  // namespace
 }  // namespace fastseq::ops
+
+// Whether the current device has room for the kernel of such layers; a plain function, which
+// neither a compiler nor a mode of dispatch follows. itemsize: bytes of a number, 2 or 4.
+extern "C" __attribute__((visibility("default"))) int fastseq_persistent_room(int cell,
+                                                                              int itemsize,
+                                                                              int64_t hidden,
+                                                                              int64_t batch) {
+  const auto dtype = itemsize == 2 ? fastseq::DType::kHalf : fastseq::DType::kFloat;
+  return !fastseq::cuda::persistent_room(dtype, static_cast<fastseq::Cell>(cell), hidden, batch);
+}
 
 #if defined(FASTSEQ_SIMT)
 STABLE_TORCH_LIBRARY_FRAGMENT(fastseq_simt, m) {

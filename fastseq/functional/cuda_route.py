@@ -44,6 +44,7 @@ class Facts(NamedTuple):
         cudnn: whether torch has cuDNN and may use it (``torch.backends.cudnn.enabled``).
         tf32: whether float32 may be multiplied as TF32.
         capability: of the device, as in (9, 0).
+        room: whether the device holds at once all blocks of the persistent kernel that there is.
     """
 
     cell: Cell
@@ -62,6 +63,7 @@ class Facts(NamedTuple):
     cudnn: bool
     tf32: bool
     capability: tuple[int, int]
+    room: bool
 
 
 class Route(NamedTuple):

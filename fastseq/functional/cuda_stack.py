@@ -74,6 +74,7 @@ def facts_of(
             steps, batch = batch, steps
     else:
         steps, batch = len(batch_sizes), int(batch_sizes[0]) if len(batch_sizes) else 0
+    computed = input.dtype if dtype is None or input.dtype == torch.float64 else dtype
     return Facts(
         shape.cell,
         steps,
@@ -82,7 +83,7 @@ def facts_of(
         shape.hidden,
         shape.layers,
         2 if shape.bidirectional else 1,
-        input.dtype if dtype is None or input.dtype == torch.float64 else dtype,
+        computed,
         shape.project > 0,
         batch_sizes is not None,
         options,
@@ -91,6 +92,8 @@ def facts_of(
         cuda_route.cudnn_enabled(),
         tf32(single=batch_sizes is None and steps == 1),
         persistent.capability(input.device),
+        not persistent.considered()
+        or persistent.room(input.device, shape.cell, computed, shape.hidden, batch),
     )
 
 

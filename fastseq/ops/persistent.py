@@ -19,14 +19,42 @@ from fastseq.ops.routes import AUTO, PERSISTENT, Rule, forced
 
 DEVICES = {"cuda"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Eight rows a block: beyond so many, blocks take turns on every GPU that there is, and the steps of
+TILE = 8  # rows of a batch that go together
+# A tile a block: beyond so many, blocks take turns on every GPU that there is, and the steps of
 # others, which are large products then, no longer cost much beside their work.
 MANY_ROWS = 2048
+# A wrong number, or a launch that never ends, in somebody's training would be worse than a slower
+# route: no rule chooses these kernels before a GPU has run them. True as soon as
+# ``benchmarks/gpu.py``, its tests and timings of this route included, has passed on one and its
+# rows are committed.
+SEEN_ON_A_GPU = False
 
 
 def kernel(cell: Cell, dtype: torch.dtype, hidden: int) -> str:
     """The name of the kernel for layers of such a cell, dtype and size; "" where there is none."""
     return _native.persistent_kernel(cell, dtype.itemsize, hidden) if dtype in DTYPES else ""
+
+
+@lru_cache(maxsize=64)
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU."""
+    return torch.cuda.get_device_capability(device)
+
+
+@lru_cache(maxsize=1024)
+def _room(device: torch.device, cell: Cell, itemsize: int, hidden: int, tiles: int) -> bool:
+    with torch.cuda.device(device):
+        return _native.persistent_room(cell, itemsize, hidden, tiles * TILE)
+
+
+def room(device: torch.device, cell: Cell, dtype: torch.dtype, hidden: int, batch: int) -> bool:
+    """Whether the device holds at once, forward and backward, all blocks that wait for each other.
+
+    Those of the mailbox do. Where there is no such kernel for a layer, no room is wanted.
+    """
+    if not batch or capability(device) < (8, 0) or kernel(cell, dtype, hidden) != "mailbox":
+        return True
+    return _room(device, cell, dtype.itemsize, hidden, -(-batch // TILE))
 
 
 # Of a ``Loop``, and of the planner's ``Facts``, which name these the same.
@@ -45,8 +73,14 @@ CANNOT = (
         lambda f: f.dtype in DTYPES and not kernel(f.cell, f.dtype, f.hidden),
         "no persistent kernel has registers for so many units",
     ),
+    Rule(lambda f: not f.room, "the device has no room for the kernel's blocks at once"),
+)
+UNSEEN = Rule(
+    lambda f: not SEEN_ON_A_GPU,
+    "no GPU has run the persistent kernels yet: FASTSEQ_CUDA_RNN=persistent asks for them",
 )
 SLOW = (
+    UNSEEN,
     Rule(
         lambda f: f.batch > MANY_ROWS,
         "of so many rows the persistent kernel's blocks take turns (estimate)",
@@ -64,6 +98,7 @@ class Loop(NamedTuple):
     projected: bool
     tf32: bool
     capability: tuple[int, int]
+    room: bool
 
 
 @lru_cache(maxsize=4096)
@@ -74,10 +109,10 @@ def _taken(loop: Loop, route: str) -> bool:
     return not any(rule.applies(loop) for rule in rules)
 
 
-@lru_cache(maxsize=64)
-def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU."""
-    return torch.cuda.get_device_capability(device)
+def considered() -> bool:
+    """Whether these kernels can be chosen at all, by what is forced or else by the rules."""
+    route = forced()[0]
+    return route == PERSISTENT or (route == AUTO and SEEN_ON_A_GPU)
 
 
 def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tensor | None) -> bool:
@@ -90,15 +125,17 @@ def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tenso
         weight_hh: (G*H, R).
         weight_hr: of a projection.
     """
-    if x.device.type not in DEVICES:
+    if x.device.type not in DEVICES or not considered():
         return False
+    batch, hidden = h0.shape[0], weight_hh.shape[0] // cell.gates
     loop = Loop(
         cell,
         x.dtype,
-        h0.shape[0],
-        weight_hh.shape[0] // cell.gates,
+        batch,
+        hidden,
         weight_hr is not None,
         tf32(single=x.dim() == 3 and x.shape[0] == 1),
         capability(x.device),
+        room(x.device, cell, x.dtype, hidden, batch),
     )
     return x.numel() > 0 and _taken(loop, forced()[0])

@@ -78,7 +78,8 @@ def cuda_rnn(route: str) -> Iterator[None]:
     call goes its way, wherever it is called.
 
     Args:
-        route: "persistent": our kernels, all steps of a layer in one launch; "cudnn": torch's own
+        route: "persistent": our kernels, all steps of a layer in one launch, which no rule chooses
+            before a GPU has run them; "cudnn": torch's own
             call of cuDNN, all layers and directions at once; "step": our kernels, one product and
             one cell kernel a step; "auto": by the rules, whatever is forced around it.
 

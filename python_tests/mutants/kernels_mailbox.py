@@ -7,6 +7,7 @@ BLOCK = "csrc/kernels/cuda/mailbox_block.cuh"
 FORWARD = "csrc/kernels/cuda/mailbox_forward.cuh"
 BACKWARD = "csrc/kernels/cuda/mailbox_backward.cuh"
 TESTS = "simt/test_mailbox.py"
+OPS = "simt/test_mailbox_ops.py"
 AGAINST = f"{TESTS}::test_against_the_cpu_op"
 RAGGED = f"{TESTS}::test_rows_of_different_lengths"
 LAUNCHES = f"{TESTS}::test_few_steps_and_many_launches"
@@ -120,5 +121,36 @@ KERNELS_MAILBOX = [
         old="now < before ? before : now",
         new="now",
         tests=(RAGGED,),
+    ),
+    # ---- the mailbox in the library
+    Mutant(
+        name="Mailbox: the table does not say where the last step ends",
+        file="csrc/kernels/cuda/sequence_table.cu",
+        old="seq.offsets + seq.steps + 1)",
+        new="seq.offsets + seq.steps)",
+        tests=(f"{OPS}::test_against_the_cpu_op",),
+    ),
+    Mutant(
+        name="Mailbox: every device has room",
+        file="csrc/kernels/cuda/persistent.cu",
+        old="return error ? error : persistent_plan(dtype, backward, plan);",
+        new="return error ? nullptr : nullptr;",
+        tests=(f"{OPS}::test_a_device_without_room_says_so",),
+    ),
+    Mutant(
+        name="Mailbox: a row without a step is nobody's",
+        file="csrc/kernels/cuda/persistent.cu",
+        old="seq.steps && seq.active(0) < seq.batch",
+        new="false",
+        tests=(f"{OPS}::test_a_row_without_a_step_is_refused",),
+    ),
+    Mutant(
+        name="Mailbox: a packed batch is taken for a dense one",
+        file="csrc/kernels/cuda/persistent.cu",
+        at="return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);\n"
+        "  }\n  const SelfForward",
+        old="steps.table",
+        new="nullptr",
+        tests=(f"{OPS}::test_against_the_cpu_op",),
     ),
 ]

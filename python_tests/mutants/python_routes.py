@@ -92,6 +92,37 @@ PYTHON_ROUTES = [
         tests=(f"{ONCE}::test_rows_beyond_the_estimate_go_step_by_step_unless_asked",),
     ),
     Mutant(
+        name="the rules choose what no GPU has run",
+        file=PERSISTENT,
+        old="lambda f: not SEEN_ON_A_GPU,",
+        new="lambda f: False,",
+        tests=(
+            f"{PLANNER}::test_kernels_that_no_gpu_has_run_are_taken_only_when_asked_for",
+            f"{ONCE}::test_what_no_gpu_has_run_goes_step_by_step_unless_asked",
+        ),
+    ),
+    Mutant(
+        name="a loop is launched where there is no room for it",
+        file=PERSISTENT,
+        old="lambda f: not f.room,",
+        new="lambda f: False,",
+        tests=(f"{ONCE}::test_many_units_where_there_is_room",),
+    ),
+    Mutant(
+        name="a device is asked for room for each batch",
+        file=PERSISTENT,
+        old="-(-batch // TILE))",
+        new="batch)",
+        tests=(f"{PLANNER}::test_a_device_is_asked_for_room_once",),
+    ),
+    Mutant(
+        name="the loop of one block wants room, too",
+        file=PERSISTENT,
+        old='kernel(cell, dtype, hidden) != "mailbox"',
+        new='kernel(cell, dtype, hidden) == ""',
+        tests=(f"{PLANNER}::test_a_device_is_asked_for_room_once",),
+    ),
+    Mutant(
         name="explain keeps what the routes before lack to itself",
         file=ROUTE,
         old="[*reasons, *route.chosen]",

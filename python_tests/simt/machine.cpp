@@ -7,6 +7,11 @@ using fastseq::simt::machine;
 
 EXPORT void simt_seed(uint64_t seed) { machine.seed = seed; }
 
+// How many the GPU has; 0: as many as a small one.
+EXPORT void simt_multiprocessors(int count) {
+  machine.gpu.multiprocessors = count ? count : fastseq::simt::Gpu{}.multiprocessors;
+}
+
 // The barrier "file:line" does nothing from now on; "" restores all.
 EXPORT void simt_drop_barrier(const char* site) { machine.dropped = site; }
 

@@ -124,14 +124,14 @@ void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regio
   int64_t all = steps * state;  // of all rows
   if (a.seq.table) {
     all = 0;
-    for (int64_t b = 0; b < batch; ++b) all += a.seq.table[steps + b] * a.hidden;
+    for (int64_t b = 0; b < batch; ++b) all += a.seq.table[steps + 1 + b] * a.hidden;
   }
   const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
                        int64_t bytes = sizeof(S)) {
     add_region(regions, name, p, elements, bytes, writable);
   };
   constexpr bool kForward = requires { a.pre; };
-  add("table", a.seq.table, steps + batch, false, sizeof(int32_t));
+  add("table", a.seq.table, steps + 1 + batch, false, sizeof(int32_t));
   add("h0", a.h0, state, false);
   add("c0", a.c0, state, false);
   add("weight_hh", a.weight_hh, C::kGates * a.hidden * a.hidden, false);

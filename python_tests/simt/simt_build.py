@@ -97,6 +97,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.library.simt_seed.argtypes = [ctypes.c_uint64]
+        self.library.simt_multiprocessors.argtypes = [ctypes.c_int]
         self.library.simt_drop_barrier.argtypes = [ctypes.c_char_p]
         self.library.simt_barriers.restype = ctypes.c_char_p
         self.library.simt_count_traffic.argtypes = [ctypes.c_bool]
@@ -106,9 +107,14 @@ class Machine:
         """Chooses the order in which threads and blocks run."""
         self.library.simt_seed(value)
 
+    def multiprocessors(self, count: int = 0) -> None:
+        """How many the machine has, each of which holds a block of the mailbox; 0: its own 8."""
+        self.library.simt_multiprocessors(count)
+
     def restore(self) -> None:
         self.seed(1)
         self.library.simt_count_traffic(False)
+        self.multiprocessors()
         self.drop_barrier("")
 
     def drop_barrier(self, site: str) -> None:
@@ -140,6 +146,7 @@ def load(folder: Path) -> Machine:
     sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
     sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
     sources += [ROOT / "csrc/kernels/cuda/sequence_table.cu", ROOT / "csrc/ops/memory.cpp"]
+    sources += [HERE / "mailbox_library.cu"]
     include = ROOT / "third_party/torch/include"
     library = built(folder, "simt", sources, "-isystem", str(include))
     torch.ops.load_library(str(library))

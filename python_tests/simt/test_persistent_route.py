@@ -6,13 +6,16 @@ call.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from cuda_stand_in import persistent_kernels
 from recurrence_cases import KINDS, assert_close, call, numbers, packed, states, twins
+from simt_build import Machine
 from simt_cases import SIMT
 
 import fastseq
@@ -25,8 +28,19 @@ pytestmark = pytest.mark.usefixtures("machine", "one_thread")
 Loops = list[str]
 
 
+def room(machine: Machine) -> Any:
+    """What the machine says in place of a GPU."""
+    ask = machine.library.fastseq_persistent_room
+    ask.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+    def asked(_: torch.device, cell: Cell, itemsize: int, hidden: int, tiles: int) -> bool:
+        return bool(ask(cell, itemsize, hidden, tiles * persistent.TILE))
+
+    return asked
+
+
 @pytest.fixture
-def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
+def loops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
     """The CPU with the layers of a GPU; yields the time loops that run."""
     seen: Loops = []
     library = torch.library.Library("fastseq", "IMPL")
@@ -43,13 +57,15 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
     monkeypatch.setattr(persistent, "DEVICES", {"cpu"})
     monkeypatch.setattr(persistent, "capability", lambda device: (9, 0))
     monkeypatch.setattr(persistent, "tf32", lambda single: True)
+    monkeypatch.setattr(persistent, "_room", room(machine))
     for name in (FORWARD, BACKWARD):
         library.impl(name, noted(name), "CPU")
     for name in ("recurrence", "recurrence_backward"):
         library.impl(name, noted(name), "CPU", allow_override=True)
     for name in ("layer", "layer_backward"):
         library.impl(name, getattr(layer_cuda, name), "CPU", allow_override=True)
-    yield seen
+    with persistent_kernels():
+        yield seen
     library._destroy()
 
 
@@ -80,7 +96,7 @@ def test_parity(kind: str, options: dict[str, Any], layout: str, loops: Loops) -
 def test_a_loop_without_a_kernel_goes_step_by_step(kind: str, loops: Loops) -> None:
     x = numbers(3, 2, 4)
     for module in (
-        getattr(fastseq, kind)(4, 129),
+        getattr(fastseq, kind)(4, 1025 if kind == "RNN" else 513),
         getattr(fastseq, kind)(4, 6, dtype=torch.float64),
         *([fastseq.LSTM(4, 6, proj_size=2)] if kind == "LSTM" else []),
     ):
@@ -102,6 +118,24 @@ def test_a_route_is_forced_for_backward_as_well(route: str, loops: Loops) -> Non
     assert module.weight_hh_l0.grad is not None
 
 
+@pytest.mark.parametrize(("kind", "hidden"), [("LSTM", 97), ("GRU", 97), ("RNN", 129)])
+def test_many_units_where_there_is_room(
+    kind: str, hidden: int, machine: Machine, loops: Loops
+) -> None:
+    """The mailbox; a device with too few multiprocessors goes step by step from the start."""
+    ours, theirs = twins(kind, 3, hidden, bidirectional=kind == "GRU")
+    x = packed([3, 2], 3)
+    hx = states(ours, 2)
+    machine.multiprocessors(16)
+    assert_close(call(ours, x, hx), call(theirs, x, hx), 5e-3)
+    assert set(loops) == {FORWARD, BACKWARD}
+    loops.clear()
+    machine.multiprocessors(8)
+    with fastseq.cuda_rnn(PERSISTENT):
+        call(ours, x, hx)
+    assert set(loops) == {"recurrence", "recurrence_backward"}
+
+
 def test_rows_beyond_the_estimate_go_step_by_step_unless_asked(
     loops: Loops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +147,15 @@ def test_rows_beyond_the_estimate_go_step_by_step_unless_asked(
         with fastseq.cuda_rnn(PERSISTENT):
             module(numbers(3, 3, 4))
     persistent._taken.cache_clear()
+    assert loops == ["recurrence", FORWARD]
+
+
+def test_what_no_gpu_has_run_goes_step_by_step_unless_asked(loops: Loops) -> None:
+    module = fastseq.GRU(4, 6)
+    with persistent_kernels(seen=False), torch.no_grad():
+        module(numbers(3, 2, 4))
+        with fastseq.cuda_rnn(PERSISTENT):
+            module(numbers(3, 2, 4))
     assert loops == ["recurrence", FORWARD]
 
 

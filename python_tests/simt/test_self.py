@@ -225,8 +225,8 @@ def test_the_barriers_are_needed(back: bool, count: int, machine: Machine) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hidden": 129}, "dtype and hidden_size"),
-        ({"hidden": 97, "dtype": torch.float32}, "dtype and hidden_size"),
+        ({"hidden": 1025}, "dtype and hidden_size"),
+        ({"hidden": 513, "dtype": torch.float32}, "dtype and hidden_size"),
         ({"dtype": torch.float64}, "dtype and hidden_size"),
     ],
     ids=str,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cooperative.h"
+#include "mailbox_call.h"
 #include "self_block.cuh"
 #include "words.h"
 
@@ -128,19 +129,6 @@ const char* with_hidden(int64_t hidden, const F& f) {
     return f(Constant<512>{});
   }
 }
-
-// How a call is divided. A group of blocks holds all of W_hh once, and takes some of the tiles.
-struct MailboxPlan {
-  int64_t blocks;  // of a group
-  int64_t groups;
-  int64_t tiles;          // of a group, at most
-  int64_t chunk;          // steps of a launch, at most
-  int64_t slot;           // words of a step
-  int64_t weights, kept;  // words of both, beside those of the steps
-
-  int64_t words() const { return slot * (chunk + 1); }
-  int64_t bytes() const { return (weights + words() + kept) * 4; }  // of the mailbox
-};
 
 // For a device that holds `room` blocks at once, of `calls` such calls side by side: both
 // directions of a layer, on a stream each. Returns null, or why there is no plan.

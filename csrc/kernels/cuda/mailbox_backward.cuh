@@ -27,8 +27,7 @@ struct BackwardBlock : MailboxBackward {
 // Steps are counted in the order in which they are gone back. Step `count` of the last launch is
 // beyond the sequence: there, and where a row has had its last step, the sum is the gradient of h0.
 template <class S, class C, int kHidden, int kWarps>
-FASTSEQ_KERNEL_FOR(BackwardBlock<S, C, kHidden, kWarps>)
-mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
+FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kWarps>& a) {
   using Shape = typename BackwardBlock<S, C, kHidden, kWarps>::Shape;
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
@@ -133,6 +132,12 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
       }
     }
   }
+}
+
+template <class S, class C, int kHidden, int kWarps>
+FASTSEQ_KERNEL_FOR(BackwardBlock<S, C, kHidden, kWarps>)
+mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
+  if constexpr (device::kMultiplies) mailbox_backward_steps(a);
 }
 
 // For hidden sizes to kHidden. The two below choose it.

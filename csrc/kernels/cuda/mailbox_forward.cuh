@@ -28,8 +28,7 @@ struct ForwardBlock : MailboxForward {
 };
 
 template <class S, class C, int kHidden, int kWarps>
-FASTSEQ_KERNEL_FOR(ForwardBlock<S, C, kHidden, kWarps>)
-mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
+FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWarps>& a) {
   using Shape = typename ForwardBlock<S, C, kHidden, kWarps>::Shape;
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
@@ -110,6 +109,12 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
       }
     }
   }
+}
+
+template <class S, class C, int kHidden, int kWarps>
+FASTSEQ_KERNEL_FOR(ForwardBlock<S, C, kHidden, kWarps>)
+mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
+  if constexpr (device::kMultiplies) mailbox_forward_steps(a);
 }
 
 // For hidden sizes to kHidden. The two below choose it.

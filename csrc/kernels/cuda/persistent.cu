@@ -8,16 +8,31 @@ namespace fastseq::cuda {
 namespace {
 
 constexpr int kFewUnits = 64;
+constexpr int64_t kManySteps = 256;
 
 const char* refusal(Cell cell, DType dtype, const Sequence& seq, int64_t hidden, bool projected) {
   if (projected) return "there is no such kernel with a projection";
-  if (persistent_kernel(cell, dtype, hidden) == Persistent::kNone) {
-    return "there is no such kernel for this dtype and hidden_size";
-  }
+  const Persistent kernel = persistent_kernel(cell, dtype, hidden);
+  if (kernel == Persistent::kNone) return "there is no such kernel for this dtype and hidden_size";
   // Rows, and places within a step, are ints.
   if (seq.rows() > 0x7fffffff || seq.batch * hidden * 4 > 0x7fffffff)
     return "the input is larger than the kernel's indices";
+  // The state of such a row is nobody's there.
+  if (kernel == Persistent::kMailbox && seq.steps && seq.active(0) < seq.batch)
+    return "a row of the packed batch has no step";
   return device::refusal_of_products();
+}
+
+template <class Call>
+bool by_mailbox(DType dtype, const Call& a) {
+  return persistent_kernel(a.cell, dtype, a.hidden) == Persistent::kMailbox;
+}
+
+template <class Call>
+const char* plan_of(DType dtype, const Call& a, PersistentPlan& plan) {
+  plan = {.table = table_size(a.seq), .mailbox = {}};
+  if (const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr)) return error;
+  return by_mailbox(dtype, a) ? plan_mailbox(dtype, a, plan.mailbox) : nullptr;
 }
 
 // f(the number type, the cell's, the units that the kernel has room for)
@@ -52,14 +67,42 @@ const char* launch_self(void (*kernel)(Block), const Arguments& args, void* stre
 
 }  // namespace
 
-int64_t persistent_table(const Sequence& seq) { return table_size(seq); }
+const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch) {
+  RecurrenceForward forward{};
+  RecurrenceBackward backward{};
+  forward.cell = backward.cell = cell;
+  forward.hidden = backward.hidden = hidden;
+  // More steps are more launches, and want no more room.
+  forward.seq = backward.seq = {.steps = kManySteps,
+                                .batch = batch,
+                                .batch_sizes = nullptr,
+                                .offsets = nullptr,
+                                .reverse = false,
+                                .order = nullptr};
+  PersistentPlan plan;
+  const char* const error = persistent_plan(dtype, forward, plan);
+  return error ? error : persistent_plan(dtype, backward, plan);
+}
 
-const char* persistent_forward(DType dtype, const RecurrenceForward& a, int32_t* table,
-                               void* stream) {
-  const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr);
-  if (!error && a.seq.batch_sizes) error = write_table(a.seq, table, stream);
-  if (error) return error;
-  const SelfForward args{.seq = steps_of(a.seq, table),
+const char* persistent_plan(DType dtype, const RecurrenceForward& a, PersistentPlan& plan) {
+  return plan_of(dtype, a, plan);
+}
+
+const char* persistent_plan(DType dtype, const RecurrenceBackward& a, PersistentPlan& plan) {
+  if (a.grad_gates || a.grad_cells) return "has no gradients of what forward saved";
+  return plan_of(dtype, a, plan);
+}
+
+const char* persistent_forward(DType dtype, const RecurrenceForward& a, const PersistentPlan& plan,
+                               int32_t* table, void* mailbox, void* stream) {
+  if (const char* error = a.seq.batch_sizes ? write_table(a.seq, table, stream) : nullptr) {
+    return error;
+  }
+  const TableOfSteps steps = steps_of(a.seq, table);
+  if (by_mailbox(dtype, a)) {
+    return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);
+  }
+  const SelfForward args{.seq = steps,
                          .hidden = a.hidden,
                          .pre = a.pre,
                          .h0 = a.h0,
@@ -78,13 +121,17 @@ const char* persistent_forward(DType dtype, const RecurrenceForward& a, int32_t*
   });
 }
 
-const char* persistent_backward(DType dtype, const RecurrenceBackward& a, int32_t* table,
+const char* persistent_backward(DType dtype, const RecurrenceBackward& a,
+                                const PersistentPlan& plan, int32_t* table, void* mailbox,
                                 void* stream) {
-  const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr);
-  if (a.grad_gates || a.grad_cells) error = "has no gradients of what forward saved";
-  if (!error && a.seq.batch_sizes) error = write_table(a.seq, table, stream);
-  if (error) return error;
-  const SelfBackward args{.seq = steps_of(a.seq, table),
+  if (const char* error = a.seq.batch_sizes ? write_table(a.seq, table, stream) : nullptr) {
+    return error;
+  }
+  const TableOfSteps steps = steps_of(a.seq, table);
+  if (by_mailbox(dtype, a)) {
+    return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);
+  }
+  const SelfBackward args{.seq = steps,
                           .hidden = a.hidden,
                           .grad_y = a.grad_y,
                           .grad_h_n = a.grad_h_n,

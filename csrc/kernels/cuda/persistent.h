@@ -3,11 +3,12 @@
 #pragma once
 
 #include "../types.h"
+#include "mailbox_call.h"
 
 namespace fastseq::cuda {
 
 // A further kernel is one more name here, a line in persistent_kernel and one in each launcher.
-enum class Persistent : int { kNone = 0, kSelf = 1 };
+enum class Persistent : int { kNone = 0, kSelf = 1, kMailbox = 2 };
 
 // The most units of a layer that one block has registers for, in both directions. float32 is
 // multiplied as TF32.
@@ -17,17 +18,39 @@ constexpr int64_t self_units(Cell cell, DType dtype) {
   return cell == Cell::kLstm || cell == Cell::kGru ? 96 : 128;
 }
 
-constexpr Persistent persistent_kernel(Cell cell, DType dtype, int64_t hidden) {
-  return hidden <= self_units(cell, dtype) ? Persistent::kSelf : Persistent::kNone;
+// And those for which many blocks have, as many as there are units for.
+constexpr int64_t mailbox_units(Cell cell, DType dtype) {
+  if (dtype == DType::kDouble) return 0;
+  if (dtype != DType::kFloat) return 1024;
+  return cell == Cell::kLstm || cell == Cell::kGru ? 512 : 1024;
 }
 
-// Numbers of int32 that a launch wants on the device beside its tensors.
-int64_t persistent_table(const Sequence& seq);
+constexpr Persistent persistent_kernel(Cell cell, DType dtype, int64_t hidden) {
+  return hidden <= self_units(cell, dtype)      ? Persistent::kSelf
+         : hidden <= mailbox_units(cell, dtype) ? Persistent::kMailbox
+                                                : Persistent::kNone;
+}
+
+// Whether the current device has room, forward and backward, for all blocks of a kernel that wait
+// for each other, at any number of steps. Asked before anything is launched: a call that is refused
+// can still go another way.
+const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch);
+
+// What a launch wants on the device beside its tensors.
+struct PersistentPlan {
+  int64_t table;        // numbers of int32
+  MailboxPlan mailbox;  // of no bytes but for that kernel
+};
 
 // No projection; of backward, no gradients of what forward saved.
-const char* persistent_forward(DType dtype, const RecurrenceForward& a, int32_t* table,
-                               void* stream);
-const char* persistent_backward(DType dtype, const RecurrenceBackward& a, int32_t* table,
+const char* persistent_plan(DType dtype, const RecurrenceForward& a, PersistentPlan& plan);
+const char* persistent_plan(DType dtype, const RecurrenceBackward& a, PersistentPlan& plan);
+
+// `mailbox` is aligned to 16 bytes, and of any content.
+const char* persistent_forward(DType dtype, const RecurrenceForward& a, const PersistentPlan& plan,
+                               int32_t* table, void* mailbox, void* stream);
+const char* persistent_backward(DType dtype, const RecurrenceBackward& a,
+                                const PersistentPlan& plan, int32_t* table, void* mailbox,
                                 void* stream);
 
 }  // namespace fastseq::cuda

@@ -24,13 +24,14 @@ FASTSEQ_KERNEL table_kernel(const TablePart part) {
 }  // namespace
 
 const char* write_table(const Sequence& seq, int32_t* table, void* stream) {
-  std::vector<int32_t> numbers(seq.offsets, seq.offsets + seq.steps);
+  std::vector<int32_t> numbers(seq.offsets, seq.offsets + seq.steps + 1);
   // Rows fall step by step: those between two steps' sizes end where the longer one was.
   int64_t row = seq.batch;
-  numbers.resize(static_cast<size_t>(seq.steps + seq.batch));
+  const int64_t lengths = seq.steps + 1;
+  numbers.resize(static_cast<size_t>(lengths + seq.batch));
   for (int64_t t = 0; t <= seq.steps; ++t) {
     const int64_t active = t < seq.steps ? seq.active(t) : 0;
-    while (row > active) numbers[static_cast<size_t>(seq.steps + --row)] = static_cast<int32_t>(t);
+    while (row > active) numbers[static_cast<size_t>(lengths + --row)] = static_cast<int32_t>(t);
   }
   for (size_t done = 0; done < numbers.size(); done += TablePart::kNumbers) {
     const size_t count = std::min<size_t>(TablePart::kNumbers, numbers.size() - done);

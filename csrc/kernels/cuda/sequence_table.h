@@ -7,11 +7,11 @@
 namespace fastseq::cuda {
 
 // Steps of a batch as a kernel sees them, its rows counted in 32 bits. Of a packed one, a table on
-// the device holds the row at which each step starts and then the steps of each row of the batch;
-// null: each row has all.
+// the device holds the row at which each step starts, where the last one ends, and then the steps
+// of each row of the batch; null: each row has all.
 struct TableOfSteps {
   int64_t steps, batch;  // T, B
-  const int32_t* table;  // [T + B]
+  const int32_t* table;  // [T + 1 + B]
   bool reverse;
 
   // Row of every [N, ...] tensor at which step t starts.
@@ -19,13 +19,13 @@ struct TableOfSteps {
     return table ? device::load(table + t) : t * static_cast<int>(batch);
   }
   FASTSEQ_DEVICE int length(int row) const {
-    return table ? device::load(table + steps + row) : static_cast<int>(steps);
+    return table ? device::load(table + steps + 1 + row) : static_cast<int>(steps);
   }
 };
 
 // Numbers in the table of a sequence: none of a dense batch.
 inline int64_t table_size(const Sequence& seq) {
-  return seq.batch_sizes ? seq.steps + seq.batch : 0;
+  return seq.batch_sizes ? seq.steps + 1 + seq.batch : 0;
 }
 
 // Writes the table of a packed batch. The numbers travel as arguments of small kernels, a thousand
