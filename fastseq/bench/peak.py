@@ -57,6 +57,7 @@ def growth_elsewhere(asked: dict[str, Any]) -> float:
     """
     done = subprocess.run(
         [sys.executable, "-m", "fastseq.bench.peak", json.dumps(asked)],
+        cwd=Path(__file__).resolve().parents[2],  # where this package is: no other goes before it
         capture_output=True,
         text=True,
         check=False,
