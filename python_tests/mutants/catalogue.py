@@ -9,6 +9,7 @@ from pathlib import Path
 from .kernels_images import KERNELS_IMAGES
 from .kernels_mailbox import KERNELS_MAILBOX
 from .kernels_recurrences import KERNELS_RECURRENCES
+from .kernels_recurrences_cuda import KERNELS_RECURRENCES_CUDA
 from .mutant import Mutant, Stale, with_switches
 from .python_frozen import KERNELS_FROZEN, PYTHON_FROZEN
 from .python_gradients import PYTHON_GRADIENTS
@@ -29,6 +30,7 @@ MUTANTS = [
     *PYTHON_FROZEN,
     *KERNELS_IMAGES,
     *KERNELS_RECURRENCES,
+    *KERNELS_RECURRENCES_CUDA,
     *KERNELS_MAILBOX,
     *KERNELS_FROZEN,
 ]

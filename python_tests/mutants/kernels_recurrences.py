@@ -10,16 +10,10 @@ BACKWARD = f"{CPU}/recurrence_backward.cpp"
 OPTIONS = f"{CPU}/forward_options.h"
 OPTIONS_BACK = f"{CPU}/backward_options.h"
 GRADIENTS = f"{CPU}/layer_gradients.h"
-CUDA = "csrc/kernels/cuda/recurrence.cu"
-SELF_FORWARD = "csrc/kernels/cuda/self_forward.cuh"
-SELF_BACKWARD = "csrc/kernels/cuda/self_backward.cuh"
-TABLE = "csrc/kernels/cuda/sequence_table.cu"
 
 PLAIN = "test_layer.py::test_against_the_reference"
 SIZES = "test_layer.py::test_against_the_reference_at_odd_sizes"
 FEATURE = "test_extended_layer.py::test_feature"
-SELF = "simt/test_self.py"
-DEVICE = "simt/test_recurrence_cuda.py::test_forward_and_backward_equal_the_cpu_op"
 
 KERNELS_RECURRENCES = [
     # ---- cells
@@ -351,130 +345,5 @@ KERNELS_RECURRENCES = [
         old="return bytes;",
         new="return 0;",
         tests=("test_memory_limit.py::test_no_more_is_kept_than_the_limit",),
-    ),
-    # ---- CUDA, on the machine of simt/
-    Mutant(
-        name="CUDA recurrence: a row begins at the state of another one",
-        file=CUDA,
-        old="row >= a.rows.carried",
-        new="a.rows.carried == 0",
-        tests=(f"{DEVICE}[1-False-True-True-torch.float64]",),
-    ),
-    Mutant(
-        name="CUDA recurrence: h0 lacks what passes W_hh by",
-        file=CUDA,
-        old="static_cast<const A*>(a.carry)[i]",
-        new="A(0)",
-        tests=(f"{DEVICE}[1-False-False-False-torch.float64]",),
-    ),
-    Mutant(
-        name="CUDA recurrence: the gradient of the cell states is left out",
-        file=CUDA,
-        old="dc += static_cast<const A*>(a.grad_cells)[at * H + u];",
-        new=";",
-        tests=(f"{DEVICE}[0-False-False-False-torch.float64]",),
-    ),
-    Mutant(
-        name="CUDA recurrence: one thread too many makes a step",
-        file=CUDA,
-        at="if (i >= a.rows.active * H) return;\n  const int64_t row = i / H, u = i % H, at ="
-        " a.rows.at + row;\n  const S* const pre",
-        old="i >= a.rows.active * H",
-        new="i > a.rows.active * H",
-        tests=("simt/test_recurrence_cuda.py::test_ends_of_blocks",),
-    ),
-    # ---- what blocks and warps do together
-    Mutant(
-        name="a word is published as it is, though it may look empty",
-        file="csrc/kernels/cuda/words.h",
-        old="word == kEmpty ? kNaN : word",
-        new="word",
-        tests=("simt/test_machine.py::test_it_lets_right_kernels_be",),
-    ),
-    Mutant(
-        name="a warp goes on when its first word is there",
-        file="csrc/kernels/cuda/words.h",
-        old="missing |= words[i] == kEmpty",
-        new="missing |= words[0] == kEmpty",
-        tests=("simt/test_words.py::test_the_mailbox_is_right_with_every_schedule",),
-    ),
-    # ---- one block that keeps its weights
-    Mutant(
-        name="Self: h goes into the buffer that others still read",
-        file=SELF_FORWARD,
-        old="keep(1 - now, j, h[j])",
-        new="keep(now, j, h[j])",
-        tests=(f"{SELF}::test_against_the_cpu_op[dense-0-torch.float16]",),
-    ),
-    Mutant(
-        name="Self: a gate's weights are those of the gate after it",
-        file=SELF_FORWARD,
-        old="half % G * H + of",
-        new="(half + 1) % G * H + of",
-        tests=(f"{SELF}::test_ends_of_blocks_and_warps",),
-    ),
-    Mutant(
-        name="Self: a row that has ended takes on the state of a step that is not its own",
-        file=SELF_FORWARD,
-        old="h[j] = active ? device::round_to<S>(h_next) : h[j];",
-        new="h[j] = device::round_to<S>(h_next);",
-        tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
-    ),
-    Mutant(
-        name="Self backward: a row that has not begun loses its gradient of h_n",
-        file=SELF_BACKWARD,
-        old="carry[j] = active ? direct : through;",
-        new="carry[j] = active ? direct : 0.0f;",
-        tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
-    ),
-    Mutant(
-        name="Self backward: what passes by W_hh counts only in rows that take part",
-        file=SELF_BACKWARD,
-        at="through = sum[j] + carry[j]",
-        old="sum[j] + carry[j]",
-        new="(at.active(j, t) ? sum[j] : 0.0f) + carry[j]",
-        tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
-    ),
-    Mutant(
-        name="Self backward: GRU multiplies the gradients of the input's side",
-        file=SELF_BACKWARD,
-        old="active ? dr[gate] : 0.0f",
-        new="active ? dx[gate] : 0.0f",
-        tests=(f"{SELF}::test_against_the_cpu_op[dense-1-torch.float16]",),
-    ),
-    Mutant(
-        name="Self backward: the state before a row's first step is another row's",
-        file=SELF_BACKWARD,
-        old="step + 1 < at.steps && at.active(j, p)",
-        new="step + 1 < at.steps",
-        tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
-    ),
-    Mutant(
-        name="Self backward: weights in shared memory are those of the step before",
-        file=SELF_BACKWARD,
-        old="spare.get(spare_at(s + 1)).words",
-        new="spare.get(spare_at(s)).words",
-        tests=(f"{SELF}::test_many_units[0-torch.float32]",),
-    ),
-    Mutant(
-        name="a row of a packed batch is one step shorter",
-        file=TABLE,
-        old="t < seq.steps ? seq.active(t) : 0",
-        new="t + 1 < seq.steps ? seq.active(t + 1) : 0",
-        tests=(f"{SELF}::test_against_the_cpu_op[packed-2-torch.float16]",),
-    ),
-    Mutant(
-        name="a table's second part is written over its first",
-        file=TABLE,
-        old="table + done",
-        new="table",
-        tests=(f"{SELF}::test_a_table_of_many_parts",),
-    ),
-    Mutant(
-        name="CUDA recurrence: every row has a step before",
-        file=CUDA,
-        old="r.carried = seq.active(p) < r.active ? seq.active(p) : r.active;",
-        new="r.carried = r.active;",
-        tests=(f"{DEVICE}[1-False-True-True-torch.float64]",),
     ),
 ]
