@@ -93,6 +93,12 @@ def sanitize(session: nox.Session) -> None:
     session.run("python", "-m", "python_tests.sanitize", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def races(session: nox.Session) -> None:
+    """Whole recurrences on teams of threads, with ThreadSanitizer."""
+    session.run("python", "-m", "python_tests.races")
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, into site/, with no warnings; ``-- serve`` shows it while you write."""

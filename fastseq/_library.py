@@ -33,6 +33,16 @@ def _check_capability() -> None:
         )
 
 
+def _check_plan() -> None:
+    if text := os.environ.get("FASTSEQ_PLAN"):
+        try:
+            _native.ask_for_plan(text)
+        except ValueError as error:
+            raise ImportError(
+                f"FASTSEQ_PLAN: {error}. Unset it to leave the choice to us."
+            ) from None
+
+
 def _load(path: Path) -> None:
     built = build_info()
     try:
@@ -91,4 +101,5 @@ def _load_cuda() -> str:
 _check_torch()
 _load(CPU_LIBRARY)
 _check_capability()
+_check_plan()
 cuda_status = _load_cuda()

@@ -7,6 +7,7 @@ every version of Python.
 from __future__ import annotations
 
 import ctypes
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,6 +38,10 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(ctypes.c_int64),
     ]
     library.fastseq_plan_recurrence.restype = None
+    library.fastseq_ask_for_plan.argtypes = [ctypes.c_int64] * 3
+    library.fastseq_ask_for_plan.restype = None
+    library.fastseq_caches.argtypes = [ctypes.POINTER(ctypes.c_int64)]
+    library.fastseq_caches.restype = None
     library.fastseq_persistent_kernel.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64]
     library.fastseq_persistent_kernel.restype = ctypes.c_char_p
     return library
@@ -63,6 +68,49 @@ def cpu_capability() -> str:
     name = _name(_library().fastseq_capability())
     assert name is not None
     return name
+
+
+class Caches(NamedTuple):
+    """Bytes of the data caches that a core reads through; the last may be shared with others."""
+
+    l1: int
+    l2: int
+    l3: int
+
+
+def caches() -> Caches:
+    """Those of this machine's first core, or common ones where the system does not tell."""
+    found = (ctypes.c_int64 * 3)()
+    _library().fastseq_caches(found)
+    return Caches(*found)
+
+
+_PLAN = re.compile(r"(\d{1,5})x(\d{1,5})(?:/(\d{1,6}))?")
+
+
+def ask_for_plan(text: str | None) -> None:
+    """Make every recurrence on the CPU, from now on, be split in one way, for measurements.
+
+    What a shape or the threads do not allow is done as near to it as they do.
+
+    Args:
+        text: "BATCHESxUNITS", slices of the batch and of the hidden units, as in "2x1"; or
+            "BATCHESxUNITS/ROWS", with rows of the input product that are made at a time. None: the
+            planner chooses again.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    asked = [0, 0, 0]
+    if text is not None:
+        match = _PLAN.fullmatch(text)
+        asked = [int(n or 0) for n in match.groups()] if match else asked
+        if not all(asked[:2]):
+            raise ValueError(
+                f"a plan was {text!r}, and should be BATCHESxUNITS or BATCHESxUNITS/ROWS, as in "
+                "'2x1' or '1x2/96'"
+            )
+    _library().fastseq_ask_for_plan(*asked)
 
 
 def plan_recurrence(

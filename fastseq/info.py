@@ -29,6 +29,9 @@ def info() -> dict[str, str]:
         "built with": built["compiler"] + (f", CUDA {built['cuda']}" if built["cuda"] else ""),
         "CPU library": str(CPU_LIBRARY),
         "CPU capability": f"{_native.cpu_capability()} (available: {capabilities})",
+        "CPU caches": ", ".join(
+            f"L{level} {size // 1024} KB" for level, size in enumerate(_native.caches(), start=1)
+        ),
         "threads": str(torch.get_num_threads()),
         "CUDA kernels": _library.cuda_status,
         "CUDA architectures": architectures or "none",

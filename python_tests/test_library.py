@@ -34,6 +34,7 @@ def test_info() -> None:
         "built with",
         "CPU library",
         "CPU capability",
+        "CPU caches",
         "threads",
         "CUDA kernels",
         "CUDA architectures",

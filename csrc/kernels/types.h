@@ -123,6 +123,12 @@ struct LayerInput {
   const void* weight_ih;  // S [G*H, I]
 };
 
+// A plan that was asked for (FASTSEQ_PLAN) instead of the planner's: slices of the batch and of the
+// units, and rows of a chunk of the input product. Zeros: as the planner has it.
+struct AskedPlan {
+  int64_t batches = 0, units = 0, chunk = 0;
+};
+
 struct RecurrenceForward {
   Cell cell;
   Sequence seq;
@@ -147,6 +153,7 @@ struct RecurrenceForward {
   // Weights and biases as the kernels of this instruction set pack them, instead of the pointers
   // above, of which weight_hr still says whether there is a projection. Null: they are packed now.
   const void* packed;
+  AskedPlan asked{};
 };
 
 struct RecurrenceBackward {
@@ -191,6 +198,7 @@ struct RecurrenceBackward {
   void* grad_norm_hh = nullptr;      // S [G*H]
   void* grad_norm_c = nullptr;       // S [H]
   void* grad_norm_c_bias = nullptr;  // S [H]
+  AskedPlan asked{};
 };
 
 }  // namespace fastseq

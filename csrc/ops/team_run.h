@@ -45,10 +45,11 @@ void run_team(const TeamKernel<Args>& kernel, const Args& args, int64_t threads)
 
 // A recurrence, with as many threads as are worth having.
 template <class Args>
-void run_team(const TeamKernel<Args>& kernel, const Args& args) {
+void run_team(const TeamKernel<Args>& kernel, Args args) {
+  args.asked = asked_plan();
   run_team(kernel, args,
            useful_threads(args.cell, args.seq.rows(), args.hidden, args.state, args.in.size,
-                          torch::stable::get_num_threads()));
+                          torch::stable::get_num_threads(), args.asked));
 }
 
 inline TeamKernel<RecurrenceForward> forward_kernel(DType dtype) {

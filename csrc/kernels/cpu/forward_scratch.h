@@ -6,10 +6,6 @@
 namespace fastseq::FASTSEQ_CAPABILITY {
 namespace {
 
-// Rows of a chunk: so many fill tiles well, and their products stay in the L2 cache.
-constexpr int64_t kChunkBytes = 384 << 10;
-constexpr int64_t kChunkRows = 192;
-
 PanelShape gate_shape(const RecurrenceForward& a, int64_t inner) {
   const int64_t gates = gates_of(a.cell);
   return {a.hidden, inner, gates > 1 ? gates : kPlainWide, gates > 1};
@@ -61,7 +57,7 @@ template <class D>
 RecurrencePlan plan_of(const RecurrenceForward& a, int64_t members) {
   int64_t panels = panel_count<D>(gate_shape(a, a.state));
   if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
-  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members);
+  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members, a.asked);
 }
 
 // A member's scratch: the input of a chunk, and its product with W_ih.
@@ -75,8 +71,11 @@ struct Chunk {
   Chunk(const RecurrenceForward& a, int64_t batch_rows, int64_t panels, char* base) {
     Block block{base};
     const int64_t panel_row = gate_shape(a, 1).wide * lanes_of<A>;
-    const int64_t row_bytes = (panels > 0 ? panels : 1) * panel_row * sizeof(A);
-    rows = clamped(kChunkBytes / row_bytes, kBlockRows, kChunkRows);
+    const int64_t some = panels > 0 ? panels : 1;
+    const PanelShape ih = gate_shape(a, a.in.given ? a.in.size : 0);
+    rows = a.asked.chunk > 0 ? a.asked.chunk
+                             : chunk_rows(some * panel_row * sizeof(A),
+                                          some * panel_size<D>(ih) * sizeof(typename D::Item));
     if (rows < batch_rows) rows = batch_rows;  // a step at least
     if (rows > a.seq.steps * batch_rows) rows = a.seq.steps * batch_rows;
     x_stride = padded<typename D::Item>(a.in.size);

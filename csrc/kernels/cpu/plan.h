@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../cells.h"
+#include "caches.h"
 
 namespace fastseq {
 
@@ -12,6 +13,27 @@ struct RecurrencePlan {
   int64_t batches, units;
 };
 
+// Whether a thread that goes through so many bytes of weights at every step finds them no longer in
+// its L2 cache. What is little more than the cache stays there in part, and the hardware's own
+// prefetches do.
+inline bool streams(int64_t weight_bytes) { return weight_bytes > 2 * caches().l2; }
+
+// Rows of a chunk of the input product: so many fill tiles well and stay in the L2 cache until the
+// recurrence reads them. Weights that are not there anyway are read once a chunk, so that it should
+// have many rows. row_bytes: of a row's product; weight_bytes: of the thread's share of W_ih.
+inline int64_t chunk_rows(int64_t row_bytes, int64_t weight_bytes) {
+  constexpr int64_t kBytes = 384 << 10, kLeast = 48, kMost = 192;
+  if (streams(weight_bytes)) return kMost;
+  const int64_t rows = kBytes / row_bytes;
+  return rows < kLeast ? kLeast : rows < kMost ? rows : kMost;
+}
+
+// The smaller one, and one at least.
+FASTSEQ_HD int64_t at_most(int64_t n, int64_t most) {
+  const int64_t smaller = n < most ? n : most;
+  return smaller < 1 ? 1 : smaller;
+}
+
 // Below this many multiply-adds a thread costs less than it brings (waking one: about 1 us).
 constexpr int64_t kLeastThreadWork = 50'000;
 // ... and in every step, where threads meet at a barrier (about 0.2 us).
@@ -19,7 +41,11 @@ constexpr int64_t kLeastStepWork = 5'000;
 
 // Threads that are worth having, of those allowed. rows: of all steps together.
 FASTSEQ_HD int64_t useful_threads(Cell cell, int64_t rows, int64_t hidden, int64_t state,
-                                  int64_t input, int64_t threads) {
+                                  int64_t input, int64_t threads, const AskedPlan& asked) {
+  if (asked.batches > 0) {
+    const int64_t members = asked.batches * asked.units;
+    return members < threads ? members : threads;
+  }
   const int64_t work = rows * gates_of(cell) * hidden * (state + input);
   const int64_t most = work / kLeastThreadWork;
   return most < 1 ? 1 : most < threads ? most : threads;
@@ -27,7 +53,11 @@ FASTSEQ_HD int64_t useful_threads(Cell cell, int64_t rows, int64_t hidden, int64
 
 // panels: blocks of hidden units that a thread takes whole.
 FASTSEQ_HD RecurrencePlan plan_recurrence(Cell cell, int64_t batch, int64_t hidden, int64_t state,
-                                          int64_t panels, int64_t threads) {
+                                          int64_t panels, int64_t threads, const AskedPlan& asked) {
+  if (asked.batches > 0) {  // as near to it as the shape and the threads allow
+    const int64_t batches = at_most(asked.batches, at_most(threads, batch));
+    return {batches, at_most(asked.units, at_most(threads / batches, panels))};
+  }
   constexpr int64_t kFewRows = 4;  // a slice of fewer rows leaves most of a tile empty
   const int64_t step = batch * gates_of(cell) * hidden * state;
   RecurrencePlan plan{1, 1};
@@ -41,5 +71,9 @@ FASTSEQ_HD RecurrencePlan plan_recurrence(Cell cell, int64_t batch, int64_t hidd
   }
   return plan;
 }
+
+// What FASTSEQ_PLAN, or ask_for_plan, says; for every call from then on.
+AskedPlan asked_plan();
+void ask_for_plan(const AskedPlan& plan);
 
 }  // namespace fastseq

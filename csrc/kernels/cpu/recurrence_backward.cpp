@@ -189,8 +189,11 @@ struct BackwardSlice {
     run_cell<true>(p, u, load<A>(dh));
   }
 
-  void step(int64_t t, int64_t count) {
+  // first: no step was done yet, so that W_hh^T would be multiplied with zeros.
+  void step(int64_t t, int64_t count, bool first) {
     const int64_t row0 = batch.first;
+    PanelShape hh = all.hh;
+    if (first) hh.inner = 0;
     const auto run_tile = [&](int64_t panel, int64_t r, const A* tile)
                               __attribute__((always_inline)) {
                                 const At p = where(t, row0 + r);
@@ -209,7 +212,7 @@ struct BackwardSlice {
       const int64_t u = panel * per, left = a.state - u;
       fetch_block(where(t, row0 + r), u, left < per ? left : per, lines);
     };
-    for_each_tile<D, kPlainWide>(all.hh, all.packed_hh, panels.first, panels.last,
+    for_each_tile<D, kPlainWide>(hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.g_stride, all.g_stride, count, fetch,
                                  run_tile);
     place.meet();
@@ -301,6 +304,7 @@ struct BackwardSlice {
     });
     place.meet();
     int64_t before = 0;
+    bool first = true;
     for (int64_t s = a.seq.steps - 1; s >= 0; --s) {
       const int64_t t = a.seq.at(s);
       const int64_t count = clamped(a.seq.active(t) - batch.first, 0, batch.size());
@@ -312,7 +316,8 @@ struct BackwardSlice {
       }
       before = count;
       if (count == 0) continue;
-      step(t, count);
+      step(t, count, first);
+      first = false;
       Item* const swap = all.now;
       all.now = all.next;
       all.next = swap;

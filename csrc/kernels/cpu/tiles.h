@@ -3,6 +3,7 @@
 #pragma once
 
 #include "panels.h"
+#include "plan.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
 
@@ -20,28 +21,51 @@ constexpr int64_t kInnerBlock = kFused && kVectorBytes == 64 ? 512 : 128;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
 
-// Cache lines to ask for, one at a time, while a product runs: its epilogue's. Asked for all at
-// once they are more than a core can have on the way, and the rest is dropped.
+// Cache lines to ask for, one at a time, while a product runs: its epilogue's, and weights that
+// come next. Asked for all at once they are more than a core can have on the way, and the rest is
+// dropped.
 class Lines {
  public:
   FASTSEQ_INLINE void clear() { count_ = 0; }
   // n elements from p on.
   template <class S>
   FASTSEQ_INLINE void add(const S* p, int64_t n) {
-    constexpr uintptr_t kLine = 64;
     const uintptr_t first = reinterpret_cast<uintptr_t>(p);
     const uintptr_t end = first + static_cast<uintptr_t>(n) * sizeof(S);
-    for (uintptr_t line = first & ~(kLine - 1); line < end && count_ < kMost; line += kLine) {
+    for (uintptr_t line = first & ~uintptr_t{kLine - 1}; line < end && count_ < kMost;
+         line += kLine) {
       at_[count_++] = reinterpret_cast<const char*>(line);
     }
   }
-  FASTSEQ_INLINE int64_t count() const { return count_; }
-  FASTSEQ_INLINE void fetch(int64_t i) const { __builtin_prefetch(at_[i], 0, 3); }
+  // What will be read after so many tiles, each of which asks for its share: into the L2 cache,
+  // since L1 is in use.
+  FASTSEQ_INLINE void stream(const void* p, int64_t bytes, int64_t tiles) {
+    next_ = static_cast<const char*>(p);
+    left_ = bytes / kLine;
+    share_ = (left_ + tiles - 1) / tiles;
+  }
+  // The epilogue's come first, and are asked for in any case.
+  FASTSEQ_INLINE int64_t needed() const { return count_; }
+  FASTSEQ_INLINE int64_t count() const { return count_ + share_; }
+  FASTSEQ_INLINE void fetch(int64_t i) const {
+    if (i < count_) {
+      __builtin_prefetch(at_[i], 0, 3);
+    } else {
+      __builtin_prefetch(next_ + (i - count_) * kLine, 0, 2);
+    }
+  }
+  // After a tile: the next one's share.
+  FASTSEQ_INLINE void pass() {
+    next_ += share_ * kLine;
+    left_ -= share_;
+    if (share_ > left_) share_ = left_;
+  }
 
  private:
-  static constexpr int64_t kMost = 384;
+  static constexpr int64_t kMost = 384, kLine = 64;
   const char* at_[kMost];
-  int64_t count_ = 0;
+  const char* next_ = nullptr;
+  int64_t count_ = 0, share_ = 0, left_ = 0;
 };
 
 // out[r][v] = sum over k of state[r][k] * panel[k][v], or that much more than it was; rows of `out`
@@ -51,8 +75,7 @@ class Lines {
 template <class D, int kRows, int kWide, int kPitch, bool kPacked>
 __attribute__((noinline)) void tile_product(const typename D::Item* state, int64_t stride,
                                             const typename D::Item* panel, int64_t groups,
-                                            typename D::Sum* out, bool accumulate,
-                                            const Lines* ahead) {
+                                            typename D::Sum* out, bool accumulate, Lines* ahead) {
   using A = typename D::Sum;
   constexpr int64_t L = lanes_of<A>;
   Vec<A> sum[kRows][kWide];
@@ -91,11 +114,12 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
   int64_t g = 0;
   if (!kPacked && ahead) {
     const int64_t lines = ahead->count();
-    for (int64_t i = groups; i < lines; ++i) ahead->fetch(i);
+    for (int64_t i = groups; i < ahead->needed(); ++i) ahead->fetch(i);
     for (; g < (lines < groups ? lines : groups); ++g) {
       ahead->fetch(g);
       multiply(g);
     }
+    ahead->pass();
   }
   for (; g < groups; ++g) multiply(g);
   if (accumulate) {
@@ -123,7 +147,7 @@ constexpr int kMostRows = kFittingRows<kWide> < 8 ? kFittingRows<kWide> : 8;
 template <class D, int kWide, int kPitch, bool kPacked, int kRows = kMostRows<kPitch>>
 FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state, int64_t stride,
                                     const typename D::Item* panel, int64_t groups,
-                                    typename D::Sum* out, bool accumulate, const Lines* ahead) {
+                                    typename D::Sum* out, bool accumulate, Lines* ahead) {
   if (rows == kRows) {
     tile_product<D, kRows, kWide, kPitch, kPacked>(state, stride, panel, groups, out, accumulate,
                                                    ahead);
@@ -137,8 +161,7 @@ FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state,
 template <class D, int kPitch, bool kPacked = false, int kWide = kPitch>
 FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Item* state,
                                int64_t stride, const typename D::Item* panel, int64_t groups,
-                               typename D::Sum* out, bool accumulate,
-                               const Lines* ahead = nullptr) {
+                               typename D::Sum* out, bool accumulate, Lines* ahead = nullptr) {
   if (wide == kWide) {
     product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate,
                                                ahead);
@@ -148,15 +171,30 @@ FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Ite
   }
 }
 
+template <int kWide>
+FASTSEQ_INLINE int64_t tiles_of(int64_t rows) {
+  return (rows + kMostRows<kWide> - 1) / kMostRows<kWide>;
+}
 // Cuts rows into tiles of even heights (8 rows are 4 + 4, not 6 + 2): f(first row, rows).
 template <int kWide, class F>
 FASTSEQ_INLINE void each_tile(int64_t rows, const F& f) {
-  const int64_t tiles = (rows + kMostRows<kWide> - 1) / kMostRows<kWide>;
+  const int64_t tiles = tiles_of<kWide>(rows);
   for (int64_t i = 0, row = 0; i < tiles; ++i) {
     const int64_t n = (rows - row) / (tiles - i);
     f(row, n);
     row += n;
   }
+}
+
+// Bytes of a block of a panel, the unit in which weights are read, if a sweep over so many panels
+// finds its weights no longer in the L2 cache, and has tiles enough to ask for them early; else 0.
+template <class D>
+FASTSEQ_INLINE int64_t streamed_block(const PanelShape& shape, int64_t panels, int64_t rows,
+                                      int64_t tile) {
+  const int64_t panel = panel_size<D>(shape) * static_cast<int64_t>(sizeof(typename D::Item));
+  if (rows <= tile || !streams(panels * panel)) return 0;
+  const int64_t groups = inner_groups<D>(shape.inner);
+  return groups <= kInnerBlock ? panel : panel / groups * kInnerBlock;
 }
 
 // For every panel of [p0, p1) and every row: epilogue(panel, row, tile of that row).
@@ -174,6 +212,7 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
   const int64_t groups = inner_groups<D>(shape.inner);
   const bool single = groups <= kInnerBlock;
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
   for (int64_t p = p0; p < p1; ++p) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
@@ -183,6 +222,15 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
       do {  // once at least: a product over nothing is zero
         const bool last = g0 + kInnerBlock >= groups;
         const int64_t count = last ? groups - g0 : kInnerBlock;
+        if (streamed) {  // more of the panel, the panel again for other rows, or another
+          const bool again = b + 1 < blocks;
+          const typename D::Item* const next = !last   ? panel + (g0 + count) * inner_step
+                                               : again ? panel
+                                                       : panel + panel_size<D>(shape);
+          const bool any = !last || (again ? !single : p + 1 < p1);
+          lines.clear();
+          lines.stream(next, any ? streamed : 0, tiles_of<kWide>(height));
+        }
         each_tile<kWide>(height, [&](int64_t in_block, int64_t n) __attribute__((always_inline)) {
           const int64_t row = row0 + in_block;
           typename D::Sum* const out = single ? block : block + in_block * kTileRow;
@@ -192,7 +240,7 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
           }
           product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
                                panel + g0 * inner_step, count, out, g0 > 0,
-                               last ? &lines : nullptr);
+                               last || streamed ? &lines : nullptr);
           if (last) {
             for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
           }
@@ -211,15 +259,22 @@ FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item*
                                 int64_t rows, typename D::Sum* out, int64_t pitch) {
   constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
   const int64_t groups = inner_groups<D>(shape.inner);
+  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
+  Lines lines;
   for (int64_t p = p0; p < p1; ++p) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
     typename D::Sum* const to = out + (p - p0) * pitch * kTileRow;
     for (int64_t g0 = 0; g0 < groups; g0 += kInnerBlock) {
       const int64_t count = groups - g0 < kInnerBlock ? groups - g0 : kInnerBlock;
+      if (streamed) {
+        const bool any = g0 + count < groups || p + 1 < p1;
+        lines.stream(panel + (g0 + count) * inner_step, any ? streamed : 0, tiles_of<kWide>(rows));
+      }
       each_tile<kWide>(rows, [&](int64_t row, int64_t n) __attribute__((always_inline)) {
         product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
-                             panel + g0 * inner_step, count, to + row * kTileRow, true);
+                             panel + g0 * inner_step, count, to + row * kTileRow, true,
+                             streamed ? &lines : nullptr);
       });
     }
   }
