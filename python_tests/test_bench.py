@@ -1,8 +1,11 @@
 """`fastseq bench`: rows, intervals, comparison, pictures, sentences; at tiny sizes."""
 
 import csv
+import ctypes
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,11 @@ pytest.importorskip("onnxruntime", reason="the bench extra is not installed")
 from command_line import invoke
 from test_cli import without
 
-from fastseq.bench import interval, rows
+from fastseq.bench import heap, interval, rows
 from fastseq.bench.cases import provider_of
 from fastseq.bench.changes import changes
 from fastseq.bench.models import MODELS
+from fastseq.bench.processor import cpu_model
 
 
 def bench(work: str, out: Path, *options: str) -> list[rows.Row]:
@@ -200,3 +204,81 @@ def test_without_the_extra_the_command_says_so() -> None:
     result = without(["onnxruntime"], "bench", "rnn", "--shape", "1,1,1,1")
     assert result.returncode == 1
     assert "fastseq bench needs onnxruntime: pip install 'fastseq[bench]'" in result.stderr
+
+
+CPUINFO = """processor : 0
+vendor_id : {vendor}
+cpu family : {family}
+model : {model}
+model name : A processor
+stepping : {stepping}
+
+processor : 1
+model : 999
+"""
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "stepping", "generation"),
+    [
+        ("AuthenticAMD", 25, 1, 1, "Zen 3"),
+        ("AuthenticAMD", 25, 17, 1, "Zen 4"),
+        ("AuthenticAMD", 25, 97, 2, "Zen 4"),
+        ("AuthenticAMD", 23, 49, 0, "Zen 2"),
+        ("AuthenticAMD", 26, 2, 1, "Zen 5"),
+        ("GenuineIntel", 6, 85, 4, "Skylake-SP"),
+        ("GenuineIntel", 6, 85, 7, "Cascade Lake"),
+        ("GenuineIntel", 6, 85, 11, "Cooper Lake"),
+        ("GenuineIntel", 6, 143, 8, "Sapphire Rapids"),
+        ("GenuineIntel", 6, 250, 0, "family 6, model 250"),
+        ("Another", 1, 2, 3, "family 1, model 2"),
+    ],
+)
+def test_the_generation_of_a_processor_is_told(
+    vendor: str, family: int, model: int, stepping: int, generation: str
+) -> None:
+    text = CPUINFO.format(vendor=vendor, family=family, model=model, stepping=stepping)
+    assert cpu_model(text) == f"A processor ({generation})"
+
+
+def test_a_processor_without_numbers() -> None:
+    assert cpu_model("model name : An ARM\n") == "An ARM"
+    assert cpu_model("Hardware : a board\n")
+
+
+KEEPING = """
+import ctypes, resource, sys
+from fastseq.bench.heap import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(3 << 24)
+    ctypes.memset(block, 1, 3 << 24)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = [faults() for _ in range(3)][-1]
+keep_freed_memory()
+print(given_back, [faults() for _ in range(3)][-1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
+def test_freed_memory_is_kept_when_asked() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True
+    )
+    given_back, kept = map(int, ran.stdout.split())
+    assert kept < 8 < given_back  # 24 pages if they are huge, 12,288 if not
+
+
+def test_kept_memory_is_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: None)  # this process goes on
+    out, shape = tmp_path / "rows.csv", ("--shape", "4,2,3,4", "--cell", "rnn", "--mode", "train")
+    given_back = bench("rnn", out, *shape)
+    both = bench("rnn", out, *shape, "--keep-memory")
+    assert [row["heap"] for row in given_back] == ["", ""]
+    assert [row["heap"] for row in both] == ["", "", "kept", "kept"]
+    assert [item.label for item in rows.read(out)] == ["4, 2, 3, 4", "4, 2, 3, 4 memory kept"]
+    assert len(changes(out, out)) == 4

@@ -66,7 +66,8 @@ def _newest(path: Path) -> dict[tuple[str, ...], rows.Row]:
         raise ValueError(f"{path} has no rows that `fastseq bench` wrote")
     newest: dict[tuple[str, ...], rows.Row] = {}
     for row in found:
-        key = (*(row[name] for name in KEY), *rows.shape_of(row).values())
+        case = *(row[name] for name in KEY), row.get("heap", "")
+        key = (*case, *rows.shape_of(row).values())
         if key not in newest or newest[key]["run"] <= row["run"]:
             newest[key] = row
     return newest

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import statistics
 import subprocess
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastseq.bench.processor import cpu_model
 from fastseq.bench.rows import Row
 
 ROOT = Path(__file__).parents[2]  # of a checkout
@@ -277,18 +277,6 @@ def _git(*arguments: str) -> str:
         # Reading must not take the index's lock from someone who is committing.
         env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
     ).stdout.strip()
-
-
-def cpu_model() -> str:
-    """The processor's name, from /proc/cpuinfo where there is one."""
-    try:
-        for text in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = text.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def make_rows(

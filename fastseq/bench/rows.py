@@ -38,8 +38,10 @@ MEASURED = (
 SOFTWARE = ("driver", "cuda", "cudnn")
 GPU = ("p10_ms", "p90_ms", "host_us", "step_us", "fixed_us", "error", "kernels")
 # Beside them in the rows of `fastseq bench`: our version and the provider's; the ends of the 95 %
-# interval of its median, and of its ratio to fastseq, round by round; peak memory if asked for.
-BENCH = ("fastseq", "version", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high", "peak_mb")
+# interval of its median, and of its ratio to fastseq, round by round; peak memory if asked for;
+# "kept" where the C library was told to keep the memory that is freed.
+INTERVALS = ("low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
+BENCH = ("fastseq", "version", *INTERVALS, "peak_mb", "heap")
 # Instead of the milliseconds, where memory was measured.
 MEMORY = ("median_mb", "p20_mb", "p80_mb")
 WORSE = {"ms": "slower", "MB": "larger"}
@@ -88,10 +90,11 @@ class Comparison:
 
     @property
     def label(self) -> str:
-        """The shape in words: ``28, 64, 28, 128``, with the layout if it is not dense."""
+        """The shape in words: ``28, 64, 28, 128``, and what is not usual about it."""
         sizes = ", ".join(self.shape.values())
-        layout = self.columns["layout"]
-        return sizes if layout == "dense" else f"{sizes} {layout}"
+        layout, heap = self.columns["layout"], self.columns.get("heap")
+        words = [sizes, *[layout] * (layout != "dense"), *[f"memory {heap}"] * bool(heap)]
+        return " ".join(words)
 
     @property
     def ratio(self) -> float:
@@ -195,7 +198,8 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
     cases: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         shape = shape_of(row)
-        key = tuple(row[name] for name in MACHINE + CASE) + tuple(shape.values())
+        machine = *(row[name] for name in MACHINE + CASE), row.get("heap", "")
+        key = machine + tuple(shape.values())
         found = cases.setdefault(key, [])
         if found and found[0]["run"] < row["run"]:
             found.clear()
@@ -213,7 +217,10 @@ def _comparison(group: Sequence[Row]) -> Comparison:
     median, low, high = MEMORY if memory else MEASURED[-3:]
     floor = group[0].get("floor_ms")
     return Comparison(
-        columns={name: group[0][name] for name in RUN + CASE},
+        columns={
+            **{name: group[0][name] for name in RUN + CASE},
+            "heap": group[0].get("heap", ""),
+        },
         shape=shape_of(group[0]),
         times={row["provider"]: float(row[median]) for row in group},
         spread=max(float(row[high]) / float(row[low]) for row in group),
@@ -233,7 +240,7 @@ def summarise(comparisons: Iterable[Comparison]) -> list[Summary]:
     """Geometric means of the ratios by machine, op, dtype, mode and layout."""
     groups: dict[tuple[str, ...], list[Comparison]] = {}
     for item in comparisons:
-        key = tuple(item.columns[name] for name in MACHINE + CASE)
+        key = tuple(item.columns.get(name, "") for name in (*MACHINE, *CASE, "heap"))
         groups.setdefault(key, []).append(item)
     return [
         Summary(

@@ -18,7 +18,13 @@ Say = Callable[[str], None]
 
 
 def measured_rows(
-    work: Work, run: rows.Row, threads: int, device: torch.device, seconds: float, memory: bool
+    work: Work,
+    run: rows.Row,
+    threads: int,
+    device: torch.device,
+    seconds: float,
+    memory: bool,
+    heap: str = "",
 ) -> list[rows.Row]:
     """Measure a case: a row for every provider.
 
@@ -29,6 +35,7 @@ def measured_rows(
         device: where.
         seconds: of all providers together.
         memory: their peak memory as well, each in a process of its own; on the CPU.
+        heap: ``heap.KEPT`` where this process keeps the memory that it frees.
 
     Raises:
         RuntimeError: the providers do not agree.
@@ -44,7 +51,7 @@ def measured_rows(
         if memory and timing.provider.name != rows.LIMIT:
             asked = {**work.asked, "provider": timing.provider.name, "threads": threads}
             peak = f"{growth_elsewhere(asked):.5g}"
-        found.append({**row, **_intervals(timing, ours), "peak_mb": peak})
+        found.append({**row, **_intervals(timing, ours), "peak_mb": peak, "heap": heap})
     return found
 
 
@@ -55,7 +62,7 @@ def _intervals(timing: Timing, ours: Timing) -> rows.Row:
     return {
         "fastseq": fastseq.__version__,
         "version": version_of(timing.provider.name),
-        **dict(zip(rows.BENCH[2:-1], (f"{value:.5g}" for value in numbers), strict=True)),
+        **dict(zip(rows.INTERVALS, (f"{value:.5g}" for value in numbers), strict=True)),
     }
 
 
@@ -87,6 +94,7 @@ def bench(
     out: Path | None,
     say: Say,
     done: Callable[[], None],
+    heap: str = "",
 ) -> list[rows.Row]:
     """Measure all cases; rows are kept as they come, so that an interrupt loses one case.
 
@@ -99,6 +107,7 @@ def bench(
         out: a CSV file that the rows are added to.
         say: prints a line.
         done: called after each case.
+        heap: ``heap.KEPT`` where this process keeps the memory that it frees.
 
     Raises:
         ValueError: ``out`` has other columns.
@@ -115,7 +124,7 @@ def bench(
         for count in threads:
             torch.set_num_threads(count)
             for work in cases:
-                found = measured_rows(work, run, count, device, seconds, memory)
+                found = measured_rows(work, run, count, device, seconds, memory, heap)
                 if out:
                     rows.append(out, found)
                 say(line(found))

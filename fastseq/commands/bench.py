@@ -40,6 +40,9 @@ class Measure:
     memory: bool = False
     """Peak memory as well, each in a process of its own: seconds more for every provider."""
 
+    keep_memory: bool = False
+    """Let glibc keep freed memory: else large results are fresh pages at every call."""
+
     seconds: float = 1.0
     """For each case."""
 
@@ -193,7 +196,7 @@ def _bench(work: str, choices: list[Choice], measure: Measure) -> None:
         import torch
         from rich.progress import Progress
 
-        from fastseq.bench import cases, plot
+        from fastseq.bench import cases, heap, plot
         from fastseq.bench.run import bench
 
         device = torch.device(measure.device)
@@ -201,6 +204,8 @@ def _bench(work: str, choices: list[Choice], measure: Measure) -> None:
             raise ValueError(f"--device is {measure.device}, and torch sees no GPU")
         if measure.memory and device.type != "cpu":
             raise ValueError("--memory measures the resident set of a process, on the CPU")
+        if measure.keep_memory:
+            heap.keep_freed_memory()
     works = [
         case
         for choice in choices
@@ -219,8 +224,9 @@ def _bench(work: str, choices: list[Choice], measure: Measure) -> None:
         def done() -> None:
             progress.advance(task)
 
+        kept = heap.KEPT if measure.keep_memory else ""
         try:
-            bench(works, threads, device, measure.seconds, measure.memory, out, say, done)
+            bench(works, threads, device, measure.seconds, measure.memory, out, say, done, kept)
         except ValueError as error:
             refuse(str(error))
     print(f"rows: {out}")
