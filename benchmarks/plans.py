@@ -32,7 +32,7 @@ SHAPES = 60
 CHUNKS = ("", "/48", "/96", "/192", "/384")
 GOOD = 0.03  # of the best time
 OWN = "planner"
-LARGEST = 6e9  # multiply-adds of a call: the largest takes a tenth of a second or so
+LARGEST = 2e9  # multiply-adds of a call: the largest takes some tens of milliseconds
 
 
 def shapes(count: int) -> Iterator[tuple[str, int, int, int, int]]:

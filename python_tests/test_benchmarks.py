@@ -337,3 +337,17 @@ def test_images_with_torch_compile(rows: ModuleType, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     (item,) = rows.read(out)
     assert set(item.times) == {"torch.nn", "fastseq", "torch.compile", "copy"}
+
+
+def test_the_planners_regret(tmp_path: Path) -> None:
+    out = tmp_path / "plans.csv"
+    ran = run("plans.py", "--shapes", 2, "--seconds", 0, "--threads", 2, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    with out.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 2
+    for row in found:
+        planner, best = float(row["planner_ms"]), float(row["best_ms"])
+        assert 0 < best <= planner
+        assert float(row["regret"]) == pytest.approx(planner / best - 1, abs=1e-3)
+    assert "of 2 shapes; median" in ran.stdout

@@ -165,7 +165,7 @@ FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Ite
   if (wide == kWide) {
     product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate,
                                                ahead);
-  } else if constexpr (kWide > 1) {
+  } else if constexpr (kWide > 1 && kPitch == kPlainWide) {  // gates come all together
     product_of<D, kPitch, kPacked, kWide - 1>(wide, rows, state, stride, panel, groups, out,
                                               accumulate, ahead);
   }
