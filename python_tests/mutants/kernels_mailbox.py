@@ -126,8 +126,8 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: the table does not say where the last step ends",
         file="csrc/kernels/cuda/sequence_table.cu",
-        old="seq.offsets + seq.steps + 1)",
-        new="seq.offsets + seq.steps)",
+        old="seq.offsets + seq.steps + 1",
+        new="seq.offsets + seq.steps",
         tests=(f"{OPS}::test_against_the_cpu_op",),
     ),
     Mutant(
