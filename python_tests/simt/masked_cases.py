@@ -38,11 +38,12 @@ def draw_masks(
 ) -> Masked:
     """Lengths, resets and what replaces the states, for each letter of ``kinds``.
 
-    Rows are of all lengths in no order, some without a step; of the first rows one has marks at the
-    first step alone, one at the last, one at every step, and one beyond its length.
+    Rows are of all lengths in no order, some without a step, and the first of eight is not the
+    longest; of the first rows one has marks at the first step alone, one at the last, one at every
+    step, and one beyond its length.
     """
     generator = torch.Generator().manual_seed(steps)
-    lengths = torch.tensor([steps, steps, steps, 2, 0, 1, steps - 1, 0, 3, 1, 2] * batch)[:batch]
+    lengths = torch.tensor([1, steps, steps, 2, 0, steps, steps - 1, 0, 1, 2, 3] * batch)[:batch]
     reset = torch.rand(steps, batch, generator=generator) < 0.3
     reset[:, :4] = False
     reset[0, 0] = True
