@@ -12,7 +12,9 @@ from torch import Tensor
 
 import fastseq.nn
 from fastseq.check_cases import FAMILIES, Case, Outputs
+from fastseq.functional import cuda_stack
 from fastseq.functional.cuda_route import STEP, cuda_rnn
+from fastseq.ops import routes
 
 # About fifty roundings of the dtype for the wide ones, whose errors add up over the steps; four
 # for the 16-bit ones, whose sums are carried in float32, so that storing the steps dominates.
@@ -22,6 +24,7 @@ TOLERANCES = {
     torch.bfloat16: 2e-2,
     torch.float16: 4e-3,
 }
+ROUTED = ("LSTM", "GRU", "RNN")  # on a GPU these go one way of several
 QUICK = (torch.float32,)
 WIDE = (torch.float32, torch.float64)
 Errors = tuple[float, float]
@@ -108,6 +111,10 @@ class Report:
 def run(device: str = "cpu", quick: bool = False) -> Report:
     """Check every op on a device.
 
+    On a GPU recurrences are checked by the step kernels, and by the route that calls take here and
+    now: what ``fastseq.cuda_rnn`` or ``FASTSEQ_CUDA_RNN`` forces, or else the rules choose. TF32 is
+    off throughout, so that in float32 the persistent route goes step by step.
+
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         quick: Only float32, instead of all four dtypes.
@@ -138,16 +145,30 @@ def run(device: str = "cpu", quick: bool = False) -> Report:
     # state leaves the caller's as it was.
     with torch.backends.cudnn.flags(allow_tf32=False), torch.random.fork_rng(devices=[]):
         rows = [
-            check_case(case, dtype, device)
+            check_case(case, dtype, device, route)
             for case in cases
             for dtype in dtypes
             if dtype in WIDE or not case.wide_only
+            for route in _routes(case, device)
         ]
     return Report(device, tuple(rows))
 
 
-def check_case(case: Case, dtype: torch.dtype, device: str = "cpu") -> Row:
-    """Compare one case in one dtype with the float64 reference and with the native op."""
+def _routes(case: Case, device: str) -> tuple[str, ...]:
+    if case.op not in ROUTED or torch.device(device).type not in cuda_stack.DEVICES:
+        return (STEP,)  # which is nothing to them
+    return tuple(dict.fromkeys((STEP, routes.forced()[0])))
+
+
+def check_case(case: Case, dtype: torch.dtype, device: str = "cpu", route: str = STEP) -> Row:
+    """Compare one case in one dtype with the float64 reference and with the native op.
+
+    Args:
+        case: which.
+        dtype: of the module and its inputs.
+        device: where they are.
+        route: of recurrences on a GPU.
+    """
     torch.manual_seed(0)
     # Rounded to the dtype first: the reference has float64 arithmetic on the very same numbers.
     state = {
@@ -163,7 +184,7 @@ def check_case(case: Case, dtype: torch.dtype, device: str = "cpu") -> Row:
         native = (math.nan, math.nan)
     verdict = "ok"
     try:
-        with cuda_rnn(STEP):  # on a GPU ours could be cuDNN, too, which would agree with itself
+        with cuda_rnn(route):
             made = _evaluate(case, fastseq.nn, state, inputs, dtype, device)
         ours = _errors(made, reference)
     # Whatever is raised here is a finding, and the other cases should still be checked.
@@ -173,7 +194,8 @@ def check_case(case: Case, dtype: torch.dtype, device: str = "cpu") -> Row:
     else:
         if not all(_within(*pair, TOLERANCES[dtype]) for pair in zip(ours, native, strict=True)):
             verdict = "MISMATCH"
-    return Row(case.op, case.shape, str(dtype).removeprefix("torch."), *ours, *native, verdict)
+    shape = case.shape if route == STEP else f"{case.shape} by {route}"
+    return Row(case.op, shape, str(dtype).removeprefix("torch."), *ours, *native, verdict)
 
 
 def _evaluate(

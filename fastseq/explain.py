@@ -23,13 +23,21 @@ _CELLS = {
 }
 
 
-def explain(module: nn.Module, input: Tensor | PackedSequence) -> str:
+def explain(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> str:
     """Say which path a module takes for an input, and why.
 
     Args:
         module: a ``fastseq.LSTM``, ``GRU``, ``RNN``, ``LocalResponseNorm``, ``MaxPool2d`` or
             ``ReLULRNMaxPool2d``.
         input: what it would be called with.
+        lengths: as a recurrent module would be called with; only whether there are any counts.
+        reset: likewise.
 
     Raises:
         TypeError: the module is not one of these.
@@ -44,7 +52,8 @@ def explain(module: nn.Module, input: Tensor | PackedSequence) -> str:
             f"explain() was given a {type(module).__name__}; it knows fastseq.LSTM, GRU, RNN, "
             "LocalResponseNorm, MaxPool2d and ReLULRNMaxPool2d."
         )
-    return _explain_recurrent(module, input)
+    masks = [n for n, t in (("lengths", lengths), ("reset", reset)) if t is not None]
+    return _explain_recurrent(module, input, masks)
 
 
 def _explain_images(name: str, input: Tensor) -> str:
@@ -61,7 +70,9 @@ def _explain_images(name: str, input: Tensor) -> str:
     return f"{what}: {kernels}, one pass over memory, {layout}{copy}."
 
 
-def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence) -> str:
+def _explain_recurrent(
+    module: LSTM | GRU | RNN, input: Tensor | PackedSequence, masks: list[str]
+) -> str:
     packed, sizes = "", None
     if isinstance(input, PackedSequence):
         input, sizes, *_ = input
@@ -87,20 +98,23 @@ def _explain_recurrent(module: LSTM | GRU | RNN, input: Tensor | PackedSequence)
         if beyond:
             how = "PyTorch's own operators step by step"
             return f"{module.mode} {shape}: {how}, because of {beyond}."
-        return f"{module.mode} {shape}: {_explain_route(module, input, sizes)}"
+        return f"{module.mode} {shape}: {_explain_route(module, input, sizes, masks)}"
     threads = torch.get_num_threads()
     plan = _native.plan_recurrence(
         _CELLS[module.mode], steps, batch, module.input_size, module.hidden_size, state, threads
     )
     why = _explain_plan(threads, *plan)
+    beyond = " and ".join([*filter(None, [beyond]), *masks])
     with_ = f", with {beyond}" if beyond else ""
-    if getattr(module, "_packed", None) is not None:
+    if not masks and getattr(module, "_packed", None) is not None:
         with_ = ", weights packed before"
     return f"{module.mode} {shape}: CPU kernels ({_native.cpu_capability()}){with_}, {why}."
 
 
-def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None) -> str:
-    """The route on a GPU of a call without keywords, here and now."""
+def _explain_route(
+    module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None, masks: list[str]
+) -> str:
+    """The route of a call on a GPU, here and now."""
     facts = cuda_stack.facts_of(
         cuda_stack.module_shape(module),
         input,
@@ -110,6 +124,17 @@ def _explain_route(module: LSTM | GRU | RNN, input: Tensor, sizes: Tensor | None
         options=module._module_options() is not PLAIN,
         followed=cuda_stack.observed(),
     )
+    if masks:
+        route, why = cuda_route.once(facts)
+        with_ = " and ".join(masks)
+        if route != cuda_route.PERSISTENT:
+            how = "PyTorch's own operators step by step"
+            return f"{how}, because of {with_}: {why}."
+        name = persistent.kernel(facts.cell, facts.dtype, facts.hidden)
+        return (
+            f"the CUDA kernel '{name}', one launch for all steps of a layer in a direction, with "
+            f"{with_}, because {why}. Second derivatives go by PyTorch's own operators."
+        )
     route, why = cuda_route.chosen(facts)
     if route == cuda_route.CUDNN:
         return (

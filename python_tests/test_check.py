@@ -123,3 +123,24 @@ def test_on_a_gpu_it_is_our_kernels_that_are_checked(op: str) -> None:
     with gpu() as calls:
         assert check.check_case(case(op), torch.float32).ok
     assert not calls
+
+
+def test_on_a_gpu_the_route_in_use_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "FAMILIES", [lambda: iter([case("LSTM"), case("LSTMCell")])])
+    with gpu() as calls:
+        report = check.run(quick=True)
+        assert [(row.op, row.shape.endswith(" by auto")) for row in report.rows] == [
+            ("LSTM", False),
+            ("LSTM", True),
+            ("LSTMCell", False),
+        ]
+        assert report.ok
+        assert calls
+        calls.clear()
+        with fastseq.cuda_rnn("step"):
+            assert len(check.run(quick=True).rows) == 2
+        with fastseq.cuda_rnn("persistent"):
+            forced = check._routes(case("GRU"), "cpu")
+        assert forced == ("step", "persistent")
+    assert not calls
+    assert check._routes(case("GRU"), "cpu") == ("step",)

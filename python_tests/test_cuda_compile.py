@@ -27,6 +27,7 @@ from fastseq._build import CUDA_LIBRARY
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Path(__file__).with_name("cuda_limits.json")
 ARCHITECTURES = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120"}
+WRITES_OUT = {"sm_100", "sm_120"}
 TWINS = 8  # kernels of device_twins.cu
 Limits = dict[str, dict[str, dict[str, int]]]
 
@@ -203,7 +204,10 @@ def test_device_words_become_the_instructions_meant(twins: Path) -> None:
                 products = next(n for part, n in SELF.items() if part in name)
                 kind = "BF16" if "BFloat16" in name else "TF32"
                 found = len(re.findall(rf"HMMA\.\d+\.F32\.{kind} ", text))
-                assert found == (0 if architecture == "sm_75" else products), (architecture, name)
+                # From sm_100 on ptxas writes an LSTM's first step back out, before the loop.
+                copies = {1, 2} if architecture in WRITES_OUT and "backward" in name else {1}
+                made = {0} if architecture == "sm_75" else {n * products for n in copies}
+                assert found in made, (architecture, name)
                 assert ("LDSM.16.M88.4" in text) == (architecture != "sm_75")
                 assert not re.search(r"\b(LDL|STL)\b", text)
             elif architecture == "sm_75" and re.search("Tf32|BFloat16", name):

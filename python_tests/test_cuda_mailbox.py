@@ -4,14 +4,11 @@ No spill and no stack, registers and shared memory under their ceilings, and in 
 the instructions that it is made of: tensor cores, words without a fence, one barrier. The ceilings
 stand in cuda_limits.json. After a change that is meant to raise them:
 ``python python_tests/test_cuda_mailbox.py``.
-
-One architecture is enough for every day; FASTSEQ_EVERY_ARCHITECTURE=1 looks at all of them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -23,7 +20,6 @@ from test_cuda_compile import LIMITS, ROOT, Kernel, cuobjdump, kernels, nvcc
 SOURCE = "mailbox_twins"
 # Before sm_80 tensor cores multiply neither bfloat16 nor TF32.
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
-CHOSEN = ARCHITECTURES if "FASTSEQ_EVERY_ARCHITECTURE" in os.environ else ("sm_90",)
 # Products that a warp makes of a tile in a step: tiles of the left operand, times those along K.
 PRODUCTS = {
     "forward Lstm 256": 8,
@@ -60,11 +56,11 @@ def short(kernel: str) -> str | None:
     return f"{way} {cell} {hidden}{kind}"
 
 
-def compiled(folder: Path, architectures: tuple[str, ...] = CHOSEN) -> Path:
+def compiled(folder: Path) -> Path:
     binary = folder / f"{SOURCE}.fatbin"
     compiler = nvcc()
     assert compiler
-    targets = [f"-gencode=arch=compute_{a[3:]},code={a}" for a in architectures]
+    targets = [f"-gencode=arch=compute_{a[3:]},code={a}" for a in ARCHITECTURES]
     source = ROOT / f"python_tests/simt/{SOURCE}.cu"
     options = ("-std=c++20", "--expt-relaxed-constexpr", "-Werror=all-warnings", "--threads=2")
     subprocess.run([compiler, *options, *targets, "-fatbin", "-o", binary, source], check=True)
@@ -94,7 +90,7 @@ def test_registers_hold_the_weights(twins: Path) -> None:
     assert [kernel for kernel in found if kernel.stack or kernel.local] == []
     ceilings = json.loads(LIMITS.read_text())[SOURCE]
     by_architecture = registers(found)
-    assert by_architecture.keys() == set(CHOSEN)
+    assert by_architecture.keys() == set(ARCHITECTURES)
     for architecture, table in by_architecture.items():
         assert table.keys() == PRODUCTS.keys() == ceilings[architecture].keys()
         for name, count in table.items():
@@ -128,11 +124,11 @@ def test_a_step_is_made_of_the_instructions_meant(twins: Path) -> None:
             assert "STG.E.STRONG.GPU" in loop
             assert len(re.findall(r"BAR\.SYNC", loop)) == 1, name
             seen.add((architecture, name))
-    assert len(seen) == len(PRODUCTS) * len(CHOSEN)
+    assert len(seen) == len(PRODUCTS) * len(ARCHITECTURES)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         limits = json.loads(LIMITS.read_text())
-        limits[SOURCE] = registers(list(kernels(compiled(Path(folder), ARCHITECTURES))))
+        limits[SOURCE] = registers(list(kernels(compiled(Path(folder)))))
         LIMITS.write_text(json.dumps(limits, indent=1, sort_keys=True) + "\n")

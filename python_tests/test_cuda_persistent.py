@@ -102,6 +102,40 @@ def test_parity_with_float64_on_the_cpu(
 
 @each_kind
 @each_dtype
+@pytest.mark.parametrize("hidden", [37, 0, 256], ids=["37", "widest", "256"])
+def test_lengths_and_resets(kind: str, dtype: torch.dtype, hidden: int, forced: list[bool]) -> None:
+    """Both, in both directions, beside the kernels of the CPU; what lies beyond a length is NaN."""
+    units = hidden or widest(kind, dtype)
+    need_room(kind, dtype, units, 11)
+    module = getattr(fastseq, kind)(17, units, dtype=dtype, bidirectional=True)
+    exact = getattr(fastseq, kind)(17, units, dtype=torch.float64, bidirectional=True)
+    exact.load_state_dict(module.state_dict())
+    lengths = torch.tensor([9, 0, 8, 1, 7, 9, 5, 4, 0, 2, 3])
+    reset = numbers(9, 11, seed=3) > 0.8
+    x, hx = numbers(9, 11, 17, dtype=dtype), states(module, 11)
+    by = states(module, 11, seed=9)
+    beyond = (torch.arange(9).unsqueeze(-1) >= lengths).unsqueeze(-1)
+
+    def masked(module: nn.Module, device: str) -> nn.Module:
+        beside = {"lengths": lengths.to(device), "reset": reset.to(device)}
+        module.register_forward_pre_hook(
+            lambda _, args: (args[0].masked_fill(beyond.to(device), float("nan")), *args[1:])
+        )
+        forward = module.forward
+        module.forward = lambda x, hx, by: forward(x, hx, **beside, reset_state=by)
+        return module.to(device)
+
+    expected = call(masked(exact, "cpu"), doubled(x), doubled(hx), doubled(by))
+    found = call(masked(module, "cuda"), on_gpu(x), on_gpu(hx), on_gpu(by))
+    assert forced
+    assert all(forced)
+    for name, value in expected.items():
+        off = (found[name].cpu().double() - value).abs().max().item()
+        assert off <= TOLERANCES[dtype] * max(1.0, value.abs().max().item()), f"{name}: {off}"
+
+
+@each_kind
+@each_dtype
 @pytest.mark.parametrize("hidden", [0, 256, 512], ids=["widest", "256", "512"])
 def test_agrees_with_the_step_kernels(
     kind: str, dtype: torch.dtype, hidden: int, forced: list[bool]

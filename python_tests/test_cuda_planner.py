@@ -267,6 +267,36 @@ def test_explain_names_the_persistent_kernel(cudnn: Calls) -> None:
     assert not cudnn
 
 
+def test_explain_of_lengths_and_resets(cudnn: Calls) -> None:
+    """Which no route has but that of one launch."""
+    module, x = fastseq.LSTM(3, 4, dtype=torch.bfloat16), torch.zeros(5, 2, 3).bfloat16()
+    lengths, reset = torch.tensor([5, 2]), torch.zeros(5, 2, dtype=torch.bool)
+    said = fastseq.explain(module, x, lengths=lengths, reset=reset)
+    assert "the CUDA kernel 'self', one launch for all steps of a layer in a direction" in said
+    assert "with lengths and reset, because one launch is faster" in said
+    operators = "PyTorch's own operators step by step, because of lengths: "
+    with fastseq.cuda_rnn("persistent"):
+        said = fastseq.explain(module, x, reset=reset)
+        assert "with reset, because fastseq.cuda_rnn asks for it" in said
+    for route in ("step", "cudnn"):
+        with fastseq.cuda_rnn(route):
+            said = fastseq.explain(module, x, lengths=lengths)
+            assert said.endswith(f"{operators}fastseq.cuda_rnn asks for {route}.")
+    with persistent_kernels(seen=False):
+        assert f"{operators}no GPU has run" in fastseq.explain(module, x, lengths=lengths)
+    many = fastseq.LSTM(3, 1030, dtype=torch.bfloat16)
+    assert "registers for so many units" in fastseq.explain(many, x, lengths=lengths)
+    normed = fastseq.LSTM(3, 4, layer_norm=True, dtype=torch.bfloat16)
+    assert "because of layer_norm." in fastseq.explain(normed, x, lengths=lengths)
+    assert cuda_route.once(FEW._replace(observed=True)).why.endswith("follows the ops")
+    assert not cudnn
+
+
+def test_explain_of_lengths_on_the_cpu() -> None:
+    said = fastseq.explain(fastseq.GRU(3, 4), numbers(5, 2, 3), lengths=torch.tensor([5, 2]))
+    assert ", with lengths, " in said
+
+
 def test_explain_of_a_device_without_room() -> None:
     with gpu(room=False):
         few = fastseq.explain(fastseq.GRU(3, 96), numbers(5, 2, 3))

@@ -36,6 +36,14 @@ def test_names_and_codes_are_of_one_mutant_each() -> None:
     assert len({m.code for m in MUTANTS}) == len(MUTANTS)
 
 
+def test_a_choice_between_right_and_wrong_can_compile() -> None:
+    """Of C++ all mutants compile together: one that cannot keeps every other from running."""
+    for found in MUTANTS:
+        for text in (found.old, found.new) if found.compiled else ():
+            for pair in ("()", "[]", "{}"):
+                assert text.count(pair[0]) == text.count(pair[1]), found.name
+
+
 def test_every_mutant_has_tests_that_are_there() -> None:
     for found in MUTANTS:
         assert found.tests, found.name

@@ -10,6 +10,7 @@ from torch._library.simple_registry import singleton
 
 from fastseq import ops, reference
 from fastseq.ops import Extras, Window
+from fastseq.ops.persistent import PersistentBackward
 
 RAW = torch.ops.fastseq
 NAMES = [
@@ -73,7 +74,7 @@ def test_results_have_the_names_of_the_schema(name: str) -> None:
         "extended_layer": ops.ExtendedForward,
         "layer_backward": ops.LayerBackward,
         "recurrence_backward": ops.Backward,
-        "recurrence_persistent_backward": ops.Backward,
+        "recurrence_persistent_backward": PersistentBackward,
         "extended_layer_backward": ops.ExtendedBackward,
         "max_pool2d": ops.Pooled,
         "relu_lrn_max_pool2d": ops.Pooled,

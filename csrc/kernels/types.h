@@ -54,6 +54,9 @@ struct Sequence {
   // [B] place in the batch of each sorted row, where rows are stored [T, B] as the batch came,
   // those beyond a length included; null where they are stored as they take part.
   const int64_t* order;
+  // [B] steps of each row of a batch [T, B], in any order and on the device: CUDA's own way, by
+  // which nothing waits for them. What is out of range counts as the nearest bound. Null: T.
+  const int64_t* lengths = nullptr;
 
   FASTSEQ_HD int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch; }
   FASTSEQ_HD int64_t offset(int64_t t) const { return offsets ? offsets[t] : t * batch; }

@@ -31,16 +31,21 @@ constexpr const char* kRecurrenceBackwardSchema =
 
 // On CUDA alone: all steps in one launch, float32 multiplied as TF32. Without weight_hr, grad_gates
 // and grad_cells, and for what cuda/persistent.h has kernels for; the rest is refused in words.
+// Without batch_sizes, rows may have lengths [B] int64, on the device, and resets, as those of
+// extended_layer; beyond a length y and cells are zeros, and so are grad_pre and grad_aux.
 constexpr const char* kPersistentSchema =
     "recurrence_persistent(Tensor pre, Tensor h0, Tensor? c0, Tensor weight_hh, Tensor? bias_hn, "
-    "Tensor? weight_hr, Tensor? batch_sizes, int cell, bool reverse, bool save) "
+    "Tensor? weight_hr, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? reset_h, "
+    "Tensor? reset_c, int cell, bool reverse, bool save) "
     "-> (Tensor y, Tensor h_n, Tensor c_n, Tensor gates, Tensor cells)";
 
 constexpr const char* kPersistentBackwardSchema =
     "recurrence_persistent_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, "
     "Tensor? grad_gates, Tensor? grad_cells, Tensor y, Tensor gates, Tensor cells, Tensor h0, "
-    "Tensor? c0, Tensor weight_hh, Tensor? weight_hr, Tensor? batch_sizes, int cell, bool reverse) "
-    "-> (Tensor grad_pre, Tensor grad_aux, Tensor grad_h0, Tensor grad_c0)";
+    "Tensor? c0, Tensor weight_hh, Tensor? weight_hr, Tensor? batch_sizes, Tensor? lengths, "
+    "Tensor? reset, Tensor? reset_h, Tensor? reset_c, int cell, bool reverse) "
+    "-> (Tensor grad_pre, Tensor grad_aux, Tensor grad_h0, Tensor grad_c0, Tensor grad_reset_h, "
+    "Tensor grad_reset_c)";
 
 constexpr const char* kLayerSchema =
     "layer(Tensor x, Tensor h0, Tensor? c0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "

@@ -14,7 +14,9 @@ from torch import Tensor
 from fastseq import reference
 from fastseq.autograd._op import Op, below_autograd, forward_mode
 from fastseq.autograd.layer import wanted_by
-from fastseq.ops import Extras
+from fastseq.ops import KERNEL_DEVICES, Cell, Extras, routes
+from fastseq.ops.extended_layer_cuda import has_kernels
+from fastseq.ops.persistent import Masks
 from fastseq.ops.recurrence import _sum_type
 from fastseq.reference.extended_layer import EXTRAS, RESULTS, TENSORS
 
@@ -46,6 +48,7 @@ class ExtendedLayer(torch.autograd.Function):
         """Save inputs and outputs only, so that functorch can follow."""
         y, _, _, gates, cells, products = output
         *tensors, ctx.epsilon, ctx.cell, ctx.reverse, _ = inputs
+        ctx.route = routes.current()  # on a GPU, backward is another thread's
         ctx.mark_non_differentiable(gates, products)
         ctx.save_for_backward(y, gates, cells, products, *tensors)
         ctx.set_materialize_grads(False)
@@ -60,18 +63,33 @@ class ExtendedLayer(torch.autograd.Function):
         need = ctx.needs_input_grad
         if tensors[2] is None:  # no cell state: nothing can ask for its gradient
             grad_c_n = grad_cells = None
-        # The formula of the gradients is itself a vjp, which a transform that is at work on an op
-        # cannot begin: here, before the op is called, it can.
-        run = reference.extended_layer_backward if forward_mode() else extended_layer_backward
-        made = run(
-            grad_y, grad_h_n, grad_c_n, grad_cells, y, gates, cells, products, *tensors,
-            ctx.epsilon, ctx.cell, ctx.reverse, wanted_by(need),
-        )  # fmt: skip
+        token = routes.resume(ctx.route)
+        try:
+            # The formula of the gradients is itself a vjp, which a transform that is at work on an
+            # op cannot begin: here, before the op is called, it can.
+            formula = forward_mode() or not _differentiates(ctx, tensors, grad_cells)
+            run = reference.extended_layer_backward if formula else extended_layer_backward
+            made = run(
+                grad_y, grad_h_n, grad_c_n, grad_cells, y, gates, cells, products, *tensors,
+                ctx.epsilon, ctx.cell, ctx.reverse, wanted_by(need),
+            )  # fmt: skip
+        finally:
+            routes.leave(token)
         found: list[Tensor | None] = [None] * COUNT
         for place, grad in zip(RESULTS, made, strict=True):
             if need[place] and (place not in RESET_STATES or tensors[RESET] is not None):
                 found[place] = grad
         return tuple(found)
+
+
+def _differentiates(ctx: Any, tensors: list[Any], grad_cells: Tensor | None) -> bool:
+    """Whether there are kernels for backward where the layer is, here and now."""
+    x, h0, weight_hh, weight_hr = tensors[0], tensors[1], tensors[4], tensors[7]
+    if x.device.type in KERNEL_DEVICES:
+        return True
+    extras = Extras._make([*tensors[EXTRAS], ctx.epsilon])
+    # Those of CUDA do not take gradients of the cell states of all steps.
+    return grad_cells is None and has_kernels(Cell(ctx.cell), x, h0, weight_hh, weight_hr, extras)
 
 
 class ExtendedLayerBackward(torch.autograd.Function):
@@ -130,6 +148,37 @@ def _formula(*args: Any) -> tuple[Tensor, ...]:
     return made._replace(cells=made.cells.to(_sum_type(made.y.dtype)))
 
 
+def _loop_formula(
+    pre: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_hh: Tensor,
+    bias_hn: Tensor | None,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    *masks, cell, reverse, save = rest
+    layer: Any = [pre, h0, c0, None, weight_hh, None, bias_hn, weight_hr, batch_sizes]
+    layer += [Extras(*masks), cell, reverse, save]
+    made = reference.extended_layer(*layer)
+    return made._replace(cells=made.cells.to(_sum_type(made.y.dtype)))[:-1]
+
+
+def _loop_backward_formula(*args: Any) -> tuple[Tensor, ...]:
+    masks, (cell, reverse) = Masks(*args[-6:-2]), args[-2:]
+    if masks.lengths is not None or masks.reset is not None:
+        raise RuntimeError(
+            "fastseq::recurrence_persistent_backward has no derivatives with lengths or resets; "
+            "fastseq::extended_layer_backward has"
+        )
+    plain: Any = [*args[:-6], cell, reverse]
+    none = args[5].new_empty(0)
+    return *reference.recurrence_backward(*plain), none, none
+
+
+persistent = Op("recurrence_persistent", None, _loop_formula)
+persistent_backward = Op("recurrence_persistent_backward", None, _loop_backward_formula)
 extended_layer = Op("extended_layer", ExtendedLayer, _formula)
 extended_layer_backward = Op(
     "extended_layer_backward", ExtendedLayerBackward, reference.extended_layer_backward

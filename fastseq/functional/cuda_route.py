@@ -100,6 +100,10 @@ def _slow_small_h(f: Facts) -> bool:
     return gated and small and persists
 
 
+OBSERVED = Rule(
+    lambda f: f.observed,
+    "a compiler, a transform of torch.func or a mode of torch's follows the ops",
+)
 ROUTES: Mapping[str, Route] = {
     PERSISTENT: Route(
         cannot=(
@@ -112,10 +116,7 @@ ROUTES: Mapping[str, Route] = {
     CUDNN: Route(
         cannot=(
             Rule(lambda f: f.options, "torch.nn, and so cuDNN, has not what the call asks for"),
-            Rule(
-                lambda f: f.observed,
-                "a compiler, a transform of torch.func or a mode of torch's follows the ops",
-            ),
+            OBSERVED,
             Rule(lambda f: not f.cudnn, "torch has no cuDNN here, or it is disabled"),
             Rule(lambda f: f.dtype not in CUDNN_DTYPES, "cuDNN has not this dtype"),
             Rule(
@@ -160,6 +161,20 @@ def plan(facts: Facts, forced: str = AUTO, by: str = "") -> Choice:
             return Choice(name, "; ".join([*reasons, *route.chosen]))
         reasons.append(why)
     raise AssertionError("the last route takes everything")
+
+
+def once(facts: Facts) -> Choice:
+    """The choice for what has kernels in one launch, and PyTorch's operators: lengths, resets."""
+    forced, by = routes.forced()
+    route = ROUTES[PERSISTENT]
+    rules = route.cannot if forced == PERSISTENT else (*route.cannot, *route.slow)
+    if forced not in (AUTO, PERSISTENT):
+        return Choice(STEP, f"{by} asks for {forced}")
+    if facts.observed:
+        return Choice(STEP, OBSERVED.why)
+    if (why := _first(rules, facts)) is not None:
+        return Choice(STEP, why)
+    return Choice(PERSISTENT, f"{by} asks for it" if forced == PERSISTENT else route.chosen[0])
 
 
 def _first(rules: tuple[Rule, ...], facts: Facts) -> str | None:

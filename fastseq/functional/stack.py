@@ -21,6 +21,7 @@ from fastseq.functional import cuda_stack
 from fastseq.functional.options import PLAIN, Options, extras, normed_input
 from fastseq.functional.prepare import NATIVE, autocast, autocast_dtype, prepared, type_name
 from fastseq.ops import KERNEL_DEVICES, Cell, Extras
+from fastseq.ops.extended_layer_cuda import has_kernels
 
 
 def _layer(
@@ -67,6 +68,7 @@ def _extended_layer(
     cells: bool,
     extras: Extras,
     gain_ih: Tensor | None,  # of the layer norm of W_ih x
+    kernels: bool,  # whether there are any for this
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``_layer`` with extras."""
     weight_hh, *rest = params[1:]
@@ -81,10 +83,11 @@ def _extended_layer(
     tensors = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     code = int(cell)
     made: tuple[Tensor, ...]
-    if x.device.type in KERNEL_DEVICES:
+    if kernels:
         made = autograd.extended_layer(*tensors, batch_sizes, *extras, code, reverse, cells)
     else:
         made = reference.extended_layer(*tensors, batch_sizes, extras, code, reverse)
+        made = (made[0], made[1].clone(), *made[2:])  # its node may have kept h_n for itself
     y, h_n, c_n, _, c, _ = made
     return y, h_n, c_n, c
 
@@ -270,7 +273,7 @@ _Made = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
     """A layer in one direction, with whatever the options ask of it."""
-    cell, x, h0, _, params, *_ = args
+    cell, x, h0, _, params, has_biases, *_ = args
     hidden = params[1].shape[0] // cell.gates
     if train and options.weight_dropout > 0:
         dropped = _dropout(params[1], options.weight_dropout, training=True)
@@ -280,7 +283,12 @@ def _with_options(options: Options, i: int, train: bool, args: _Args) -> _Made:
 
     layer: Callable[..., _Made] = _layer
     if beside is not None:
-        layer = partial(_extended_layer, extras=beside, gain_ih=gain)
+        weight_hr = params[-1] if len(params) > (4 if has_biases else 2) else None
+        # Asked here: a checkpoint runs the layer again, and must find the same.
+        kernels = x.device.type in KERNEL_DEVICES or (
+            not cuda_stack.observed() and has_kernels(cell, x, h0, params[1], weight_hr, beside)
+        )
+        layer = partial(_extended_layer, extras=beside, gain_ih=gain, kernels=kernels)
     if options.recompute and torch.is_grad_enabled() and (direct() or is_compiling()):
         # No random numbers are drawn within, so there is no generator to rewind. The transforms
         # of torch.func cannot run a checkpoint; there the option is without effect.

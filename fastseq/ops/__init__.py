@@ -4,7 +4,8 @@ Their derivatives are registered by ``fastseq.autograd``.
 """
 
 from fastseq import _library as _library  # registers the ops
-from fastseq.ops import layer_cuda as layer_cuda  # registers its kernels
+from fastseq.ops import extended_layer_cuda as extended_layer_cuda  # registers its kernels
+from fastseq.ops import layer_cuda as layer_cuda  # and these theirs
 from fastseq.ops.extended_layer import (
     KERNEL_DEVICES,
     ExtendedBackward,

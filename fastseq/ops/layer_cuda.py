@@ -9,12 +9,15 @@ obey torch's precision for RNNs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from fastseq.ops import persistent
 from fastseq.ops.layer import LayerBackward, Wanted
+from fastseq.ops.persistent import PLAIN
 from fastseq.ops.precision import rnn_precision
 from fastseq.ops.recurrence import Cell, Forward
 
@@ -53,10 +56,13 @@ def layer(
     kind = Cell(cell)
     bias, bias_hn = input_biases(kind, bias_ih, bias_hh)
     once = persistent.taken(kind, x, h0, weight_hh, weight_hr)
-    loop = torch.ops.fastseq.recurrence_persistent if once else torch.ops.fastseq.recurrence
     with rnn_precision(x):
         pre = linear(x, weight_ih, bias)
-        made = loop(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save)
+        args = (pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes)
+        if once:
+            made = torch.ops.fastseq.recurrence_persistent(*args, *PLAIN, cell, reverse, save)
+        else:
+            made = torch.ops.fastseq.recurrence(*args, cell, reverse, save)
     return Forward(*made)
 
 
@@ -82,52 +88,75 @@ def layer_backward(
 ) -> LayerBackward:
     """``fastseq.ops.layer_backward`` around ``fastseq.ops.recurrence_backward`` or its twin."""
     kind = Cell(cell)
-    hidden = weight_hh.shape[0] // kind.gates
-    none = y.new_empty(0)
-    grad_x = grad_w = grad_u = grad_b = grad_d = grad_r = none
+    grad_r = y.new_empty(0)
     # Gradients of what forward saved come of second derivatives, and go step by step.
     plain = not kind.cached or (grad_gates is None and grad_cells is None)
     once = plain and persistent.taken(kind, x, h0, weight_hh, weight_hr)
     ops = torch.ops.fastseq
-    loop = ops.recurrence_persistent_backward if once else ops.recurrence_backward
+    grads = (grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells)
+    args = (*grads, y, gates, cells, h0, c0, weight_hh, weight_hr, batch_sizes)
     with rnn_precision(x):
-        grad_pre, grad_aux, grad_h0, grad_c0 = loop(
-            grad_y,
-            grad_h_n,
-            grad_c_n,
-            grad_gates,
-            grad_cells,
-            y,
-            gates,
-            cells,
-            h0,
-            c0,
-            weight_hh,
-            weight_hr,
-            batch_sizes,
-            cell,
-            reverse,
+        if once:
+            made = ops.recurrence_persistent_backward(*args, *PLAIN, cell, reverse)
+        else:
+            made = ops.recurrence_backward(*args, cell, reverse)
+        grad_pre, grad_aux, grad_h0, grad_c0, *_ = made
+        grad_x, grad_w, grad_u, grad_b, grad_d = gradients(
+            kind,
+            grad_pre,
+            grad_aux,
+            x,
+            weight_ih,
+            lambda side: _recurrent_product(side, y, h0, batch_sizes, reverse),
+            wanted,
         )
-        if wanted & Wanted.INPUT:
-            grad_x = grad_pre @ weight_ih
-        if wanted & Wanted.WEIGHT_IH:
-            grad_w = _rows(grad_pre).t() @ _rows(x)
-        sides = [grad_pre]  # gradients of the recurrent side of the gates
-        if kind == Cell.GRU:
-            sides = [grad_pre[..., : 2 * hidden], grad_aux]
-        if wanted & Wanted.WEIGHT_HH:
-            parts = [_recurrent_product(side, y, h0, batch_sizes, reverse) for side in sides]
-            grad_u = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if wanted & Wanted.BIASES:
-            grad_b = _rows(grad_pre).sum(0)
-            grad_d = torch.cat([_rows(side).sum(0) for side in sides])
         if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
+            hidden = weight_hr.shape[1]
             before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
-            grad_r = _rows(grad_aux).t() @ _rows(before)
+            grad_r = rows(grad_aux).t() @ rows(before)
     return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)
 
 
-def _rows(x: Tensor) -> Tensor:
+def gradients(
+    kind: Cell,
+    grad_pre: Tensor,
+    grad_aux: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    recurrent: Callable[[Tensor], Tensor],
+    wanted: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sums over all rows of what the loop made: those of x, W_ih, W_hh, b_ih and b_hh.
+
+    Args:
+        kind: of the cell.
+        grad_pre: (..., G*H).
+        grad_aux: of GRU, (..., H).
+        x: (..., I).
+        weight_ih: (G*H, I).
+        recurrent: the sum of a gradient of ``W_hh h'`` times the state h' that it was made of.
+        wanted: of ``Wanted``; the rest comes back empty.
+    """
+    none = grad_pre.new_empty(0)
+    grad_x = grad_w = grad_u = grad_b = grad_d = none
+    sides = [grad_pre]  # gradients of the recurrent side of the gates
+    if kind == Cell.GRU:
+        sides = [grad_pre[..., : 2 * grad_aux.shape[-1]], grad_aux]
+    if wanted & Wanted.INPUT:
+        grad_x = grad_pre @ weight_ih
+    if wanted & Wanted.WEIGHT_IH:
+        grad_w = rows(grad_pre).t() @ rows(x)
+    if wanted & Wanted.WEIGHT_HH:
+        parts = [recurrent(side) for side in sides]
+        grad_u = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if wanted & Wanted.BIASES:
+        grad_b = rows(grad_pre).sum(0)
+        grad_d = torch.cat([rows(side).sum(0) for side in sides])
+    return grad_x, grad_w, grad_u, grad_b, grad_d
+
+
+def rows(x: Tensor) -> Tensor:
+    """All rows of a sequence, one after the other."""
     return x.flatten(0, -2)
 
 
@@ -142,7 +171,7 @@ def _recurrent_product(
     )
     product = grad[edge].t() @ h0
     if y.shape[0] > 1:
-        product = torch.addmm(product, _rows(grad[here]).t(), _rows(y[before]))
+        product = torch.addmm(product, rows(grad[here]).t(), rows(y[before]))
     return product
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fastseq import _native
+from fastseq.ops._common import fake
 from fastseq.ops.precision import tf32
-from fastseq.ops.recurrence import Cell
+from fastseq.ops.recurrence import Cell, _recurrence_backward_fake, _recurrence_fake
 from fastseq.ops.routes import AUTO, PERSISTENT, Rule, forced
 
 DEVICES = {"cuda"}
@@ -88,6 +89,29 @@ SLOW = (
 )
 
 
+class Masks(NamedTuple):
+    """What the loops take beside a padded batch; ``None``: they do not."""
+
+    lengths: Tensor | None = None  # (B,) int64, on the device: steps of each row
+    reset: Tensor | None = None  # (T, B) bool: the state is replaced before this step ...
+    reset_h: Tensor | None = None  # (B, H) ... by this, or by zeros
+    reset_c: Tensor | None = None  # (B, H); LSTM
+
+
+PLAIN = Masks()
+
+
+class PersistentBackward(NamedTuple):
+    """What ``recurrence_persistent_backward`` returns: ``Backward``, and what resets add."""
+
+    grad_pre: Tensor  # (..., G*H)
+    grad_aux: Tensor  # GRU: (..., H) of q = W_hn h + b_hn, or empty
+    grad_h0: Tensor  # (B, H)
+    grad_c0: Tensor  # (B, H), empty but for LSTM
+    grad_reset_h: Tensor  # (B, H), empty unless there is a reset_h to a reset
+    grad_reset_c: Tensor  # (B, H), likewise
+
+
 class Loop(NamedTuple):
     """What the choice depends on."""
 
@@ -139,3 +163,61 @@ def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tenso
         room(x.device, cell, x.dtype, hidden, batch),
     )
     return x.numel() > 0 and _taken(loop, forced()[0])
+
+
+@fake("recurrence_persistent")
+def _fake(
+    pre: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_hh: Tensor,
+    bias_hn: Tensor | None,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_h: Tensor | None,
+    reset_c: Tensor | None,
+    cell: int,
+    reverse: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    made: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _recurrence_fake(
+        pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save
+    )
+    return made
+
+
+@fake("recurrence_persistent_backward")
+def _backward_fake(
+    grad_y: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_gates: Tensor | None,
+    grad_cells: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_h: Tensor | None,
+    reset_c: Tensor | None,
+    cell: int,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def like(t: Tensor | None) -> Tensor:
+        return y.new_empty([0] if t is None or reset is None else t.shape)
+
+    return (
+        *_recurrence_backward_fake(
+            grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0,
+            weight_hh, weight_hr, batch_sizes, cell, reverse,
+        ),
+        like(reset_h),
+        like(reset_c),
+    )  # fmt: skip

@@ -138,7 +138,6 @@ def _sum_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@fake("recurrence_persistent")
 @fake("recurrence")
 def _recurrence_fake(
     pre: Tensor,
@@ -165,7 +164,6 @@ def _recurrence_fake(
     )
 
 
-@fake("recurrence_persistent_backward")
 @fake("recurrence_backward")
 def _recurrence_backward_fake(
     grad_y: Tensor | None,

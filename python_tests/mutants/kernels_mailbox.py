@@ -10,14 +10,15 @@ TESTS = "simt/test_mailbox.py"
 OPS = "simt/test_mailbox_ops.py"
 AGAINST = f"{TESTS}::test_against_the_cpu_op"
 RAGGED = f"{TESTS}::test_rows_of_different_lengths"
+MASKS = f"{TESTS}::test_lengths_and_resets"
 LAUNCHES = f"{TESTS}::test_few_steps_and_many_launches"
 
 KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: a step hands nothing over",
         file=FORWARD,
-        old="hand(slot + me.slot_words(), h);",
-        new="if (i != 1) hand(slot + me.slot_words(), h);",
+        old="hand(slot + me.slot_words(), h_next);",
+        new="if (i != 1) hand(slot + me.slot_words(), h_next);",
         tests=(AGAINST,),
     ),
     Mutant(
@@ -59,7 +60,7 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: rows beyond the batch are waited for",
         file=FORWARD,
-        old="tile * kMailboxRows + me.g < a.batch",
+        old="tile * kMailboxRows + me.g < a.seq.batch",
         new="true",
         tests=(AGAINST,),
     ),
@@ -89,16 +90,17 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: the second launch begins at the initial state",
         file=FORWARD,
-        at="const bool goes_on = cell.row < before;",
-        old="cell.row < before",
+        at="const bool goes_on = takes_part(before, length);",
+        old="takes_part(before, length)",
         new="false",
         tests=(LAUNCHES,),
     ),
     Mutant(
         name="Mailbox: a row's last state is that of the last step",
         file=FORWARD,
-        old="cell.row >= after",
-        new="after == 0",
+        at="if (!takes_part(after, length)) {",
+        old="length",
+        new="longest",
         tests=(RAGGED,),
     ),
     Mutant(
@@ -118,16 +120,54 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: a row that ends early has no gradient of h0",
         file=BACKWARD,
-        old="now < before ? before : now",
-        new="now",
+        old="!takes_part(now, longest) && !takes_part(before, longest)",
+        new="!takes_part(now, longest)",
         tests=(RAGGED,),
+    ),
+    # ---- lengths and resets
+    Mutant(
+        name="Mailbox: a tile runs for the steps of its last row",
+        file=BLOCK,
+        old="longest = longest < length ? length : longest;",
+        new="longest = length;",
+        tests=(MASKS,),
+    ),
+    Mutant(
+        name="Mailbox: a launch begins with a state that was replaced",
+        file=FORWARD,
+        old="a.resets.before(a.seq, now, cell.row, length)",
+        new="i > 0 && a.resets.before(a.seq, now, cell.row, length)",
+        tests=(MASKS,),
+    ),
+    Mutant(
+        name="Mailbox: a final state is the one that replaced it",
+        file=FORWARD,
+        old="cell.template store<S>(a.y, h, row);",
+        new="cell.template store<S>(a.y, h_next, row);",
+        tests=(MASKS,),
+    ),
+    Mutant(
+        name="Mailbox: the gradient of c passes a reset",
+        file=BACKWARD,
+        at="cell.add(a.grad_reset_c, dc);\n          dc = 0;",
+        old="dc = 0;",
+        new=";",
+        tests=(MASKS,),
+    ),
+    Mutant(
+        name="Mailbox: the gradient of y goes to what replaced the state",
+        file=BACKWARD,
+        at="cell.add(a.grad_reset_h, dh)",
+        old="dh",
+        new="dh + grad_y",
+        tests=(MASKS,),
     ),
     # ---- the mailbox in the library
     Mutant(
         name="Mailbox: the table does not say where the last step ends",
         file="csrc/kernels/cuda/sequence_table.cu",
-        old="seq.offsets + seq.steps + 1)",
-        new="seq.offsets + seq.steps)",
+        old="seq.offsets + seq.steps + 1",
+        new="seq.offsets + seq.steps",
         tests=(f"{OPS}::test_against_the_cpu_op",),
     ),
     Mutant(
@@ -140,16 +180,15 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: a row without a step is nobody's",
         file="csrc/kernels/cuda/persistent.cu",
-        old="seq.steps && seq.active(0) < seq.batch",
+        old="a.seq.lengths || (a.seq.steps && a.seq.active(0) < a.seq.batch)",
         new="false",
-        tests=(f"{OPS}::test_a_row_without_a_step_is_refused",),
+        tests=(f"{OPS}::test_a_row_without_a_step_keeps_its_state",),
     ),
     Mutant(
         name="Mailbox: a packed batch is taken for a dense one",
         file="csrc/kernels/cuda/persistent.cu",
-        at="return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);\n"
-        "  }\n  const SelfForward",
-        old="steps.table",
+        at="run_mailbox(dtype, a, plan.mailbox, table, mailbox, stream);\n  const SelfForward",
+        old="table",
         new="nullptr",
         tests=(f"{OPS}::test_against_the_cpu_op",),
     ),

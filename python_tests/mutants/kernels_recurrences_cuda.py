@@ -7,6 +7,7 @@ SELF_FORWARD = "csrc/kernels/cuda/self_forward.cuh"
 SELF_BACKWARD = "csrc/kernels/cuda/self_backward.cuh"
 TABLE = "csrc/kernels/cuda/sequence_table.cu"
 SELF = "simt/test_self.py"
+MASKS = "simt/test_masks.py"
 DEVICE = "simt/test_recurrence_cuda.py::test_forward_and_backward_equal_the_cpu_op"
 
 KERNELS_RECURRENCES_CUDA = [
@@ -74,8 +75,8 @@ KERNELS_RECURRENCES_CUDA = [
     Mutant(
         name="Self: a row that has ended takes on the state of a step that is not its own",
         file=SELF_FORWARD,
-        old="h[j] = active ? device::round_to<S>(h_next) : h[j];",
-        new="h[j] = device::round_to<S>(h_next);",
+        old="active ? device::round_to<S>(h_next) : h[j]",
+        new="device::round_to<S>(h_next)",
         tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
     ),
     Mutant(
@@ -88,9 +89,9 @@ KERNELS_RECURRENCES_CUDA = [
     Mutant(
         name="Self backward: what passes by W_hh counts only in rows that take part",
         file=SELF_BACKWARD,
-        at="through = sum[j] + carry[j]",
-        old="sum[j] + carry[j]",
-        new="(at.active(j, t) ? sum[j] : 0.0f) + carry[j]",
+        at="through = after_step(j)",
+        old="after_step(j)",
+        new="(at.active(j, t) ? after_step(j) : carry[j])",
         tests=(f"{SELF}::test_against_the_cpu_op[packed-0-torch.float16]",),
     ),
     Mutant(
@@ -127,6 +128,65 @@ KERNELS_RECURRENCES_CUDA = [
         old="table + done",
         new="table",
         tests=(f"{SELF}::test_a_table_of_many_parts",),
+    ),
+    # ---- lengths and resets
+    Mutant(
+        name="a length beyond the steps is taken as it is",
+        file=TABLE,
+        old="length < a.steps ? static_cast<int>(length) : a.steps",
+        new="static_cast<int>(length)",
+        tests=(f"{MASKS}::test_lengths_out_of_range_count_as_the_nearest_bound",),
+    ),
+    Mutant(
+        name="a mark counts in reverse where it counts forwards",
+        file=TABLE.replace(".cu", ".h"),
+        at="seq.reverse ? t + 1 : t, row",
+        old="seq.reverse ? t + 1 : t",
+        new="t",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="a mark beyond a row's length counts",
+        file=TABLE.replace(".cu", ".h"),
+        at="return t < length && device::memory::load(marks",
+        old="t < length",
+        new="t < seq.steps",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="Self: a block runs for the steps of its first row",
+        file="csrc/kernels/cuda/self_block.cuh",
+        old="most = most < steps ? steps : most;",
+        new="if (i == 0) most = steps;",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="Self: a reset leaves c as it is",
+        file=SELF_FORWARD,
+        old="c[j] = cut[j % 2] ? at.template replacing<S>(a.resets.c, j) : c_now;",
+        new="c[j] = c_now;",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="Self backward: gradients pass a reset",
+        file=SELF_BACKWARD,
+        old="if (!replaced[j % 2]) return grad;",
+        new="return grad;",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="Self backward: a step after a reset began with the row's own state",
+        file=SELF_BACKWARD,
+        old="if (cut[j % 2]) old = at.template replacing<S>(by, j);",
+        new=";",
+        tests=(f"{MASKS}::test_one_block",),
+    ),
+    Mutant(
+        name="the loop of one launch leaves y beyond a length as it finds it",
+        file="csrc/ops/persistent_cuda.cpp",
+        old="zero(call.out.y);",
+        new=";",
+        tests=(f"{MASKS}::test_one_block",),
     ),
     Mutant(
         name="CUDA recurrence: every row has a step before",

@@ -8,10 +8,40 @@ STACK = "fastseq/functional/cuda_stack.py"
 PRECISION = "fastseq/ops/precision.py"
 PERSISTENT = "fastseq/ops/persistent.py"
 ONCE = "simt/test_persistent_route.py"
+MASKED = "fastseq/ops/extended_layer_cuda.py"
 TESTS = "test_cuda_routes.py"
 PLANNER = "test_cuda_planner.py"
 
 PYTHON_ROUTES = [
+    # ---- lengths and resets in one launch
+    Mutant(
+        name="in reverse a row begins with the zeros beyond its length",
+        file=MASKED,
+        old="before = before.where(_before(y, lengths, 1), h0)",
+        new="pass",
+        tests=(f"{ONCE}::test_lengths_and_resets",),
+    ),
+    Mutant(
+        name="what lies beyond a length reaches the gradient of W_ih",
+        file=MASKED,
+        old="x = x.where(_before(x, masks.lengths), 0)",
+        new="pass",
+        tests=(f"{ONCE}::test_lengths_and_resets",),
+    ),
+    Mutant(
+        name="a layer with lengths goes back by another route",
+        file="fastseq/autograd/extended_layer.py",
+        old="token = routes.resume(ctx.route)",
+        new="token = None",
+        tests=(f"{ONCE}::test_lengths_go_back_by_the_route_of_their_call",),
+    ),
+    Mutant(
+        name="a checkpoint asks anew whether there are kernels",
+        file="fastseq/functional/stack.py",
+        old="    if kernels:\n",
+        new="    if has_kernels(cell, x, h0, weight_hh, weight_hr, extras):\n",
+        tests=(f"{ONCE}::test_a_checkpoint_runs_the_loops_again",),
+    ),
     # ---- the choice
     Mutant(
         name="cuDNN's slow kernel is feared for tanh RNNs, too",

@@ -49,11 +49,12 @@ const char* of_cell(Cell cell, const Call& a, const Room& room) {
 }
 template <class Call>
 const char* of_dtype(int dtype, int cell, Call& a, void* const* t, const int64_t* sizes) {
-  a.offsets = static_cast<const int32_t*>(t[0]);
-  a.steps = sizes[0];
-  a.batch = sizes[1];
+  a.seq = {.steps = sizes[0],
+           .batch = sizes[1],
+           .table = static_cast<const int32_t*>(t[0]),
+           .reverse = sizes[3] != 0};
+  a.resets = {.marks = static_cast<const bool*>(t[1]), .h = t[2], .c = t[3]};
   a.hidden = sizes[2];
-  a.reverse = sizes[3];
   const Room room{sizes[4], sizes[5]};
   const auto kind = static_cast<Cell>(cell);
   if (dtype == 0) return of_cell<float>(kind, a, room);
@@ -68,34 +69,36 @@ const char* of_dtype(int dtype, int cell, Call& a, void* const* t, const int64_t
 
 EXPORT const char* run_mailbox_forward(int dtype, int cell, void** t, const int64_t* sizes) {
   fastseq::cuda::MailboxForward a{};
-  a.pre = t[1];
-  a.h0 = t[2];
-  a.c0 = t[3];
-  a.weight_hh = t[4];
-  a.bias_hn = t[5];
-  a.y = t[6];
-  a.h_n = t[7];
-  a.c_n = t[8];
-  a.gates = t[9];
-  a.cells = t[10];
+  a.pre = t[4];
+  a.h0 = t[5];
+  a.c0 = t[6];
+  a.weight_hh = t[7];
+  a.bias_hn = t[8];
+  a.y = t[9];
+  a.h_n = t[10];
+  a.c_n = t[11];
+  a.gates = t[12];
+  a.cells = t[13];
   return fastseq::cases::of_dtype(dtype, cell, a, t, sizes);
 }
 
 EXPORT const char* run_mailbox_backward(int dtype, int cell, void** t, const int64_t* sizes) {
   fastseq::cuda::MailboxBackward a{};
-  a.grad_y = t[1];
-  a.grad_h_n = t[2];
-  a.grad_c_n = t[3];
-  a.y = t[4];
-  a.gates = t[5];
-  a.cells = t[6];
-  a.h0 = t[7];
-  a.c0 = t[8];
-  a.weight_hh = t[9];
-  a.grad_pre = t[10];
-  a.grad_aux = t[11];
-  a.grad_h0 = t[12];
-  a.grad_c0 = t[13];
+  a.grad_y = t[4];
+  a.grad_h_n = t[5];
+  a.grad_c_n = t[6];
+  a.y = t[7];
+  a.gates = t[8];
+  a.cells = t[9];
+  a.h0 = t[10];
+  a.c0 = t[11];
+  a.weight_hh = t[12];
+  a.grad_pre = t[13];
+  a.grad_aux = t[14];
+  a.grad_h0 = t[15];
+  a.grad_c0 = t[16];
+  a.grad_reset_h = t[17];
+  a.grad_reset_c = t[18];
   return fastseq::cases::of_dtype(dtype, cell, a, t, sizes);
 }
 

@@ -11,8 +11,8 @@ template <class S, class Call>
 struct MailboxNamer {
   const Call& a;
   std::vector<simt::Region>& regions;
-  int64_t state = a.batch * a.hidden;
-  int64_t every = (a.offsets ? a.offsets[a.steps] : a.steps * a.batch) * a.hidden;
+  int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
+  int64_t every = (a.seq.table ? a.seq.table[steps] : steps * batch) * a.hidden;
 
   void operator()(const char* name, const void* p, int64_t elements, bool writable,
                   int64_t bytes = sizeof(S)) const {
@@ -20,12 +20,15 @@ struct MailboxNamer {
   }
   template <class Shape>
   void mailbox(const MailboxChunk& c) const {
-    const int64_t tiles = divide_up(a.batch, kMailboxRows);
+    const int64_t tiles = divide_up(batch, kMailboxRows);
     const int64_t slot = tiles * Shape::pairs(a.hidden) * Shape::kPairWords;
     (*this)("mailbox", c.words, slot*(c.count + 1), true, sizeof(uint32_t));
     (*this)("weights", c.weights, c.blocks* Shape::kBlockWeights, false, sizeof(uint32_t));
     (*this)("kept", c.kept, state, true, sizeof(float));
-    (*this)("offsets", a.offsets, a.steps + 1, false, sizeof(int32_t));
+    (*this)("table", a.seq.table, steps + 1 + batch, false, sizeof(int32_t));
+    (*this)("reset", a.resets.marks, steps* batch, false, 1);
+    (*this)("reset_h", a.resets.h, state, false);
+    (*this)("reset_c", a.resets.c, state, false);
   }
 };
 
@@ -68,6 +71,8 @@ void add_regions(const BackwardBlock<S, C, kHidden, kWarps>& a,
   add("grad_aux", a.grad_aux, add.every, true);
   add("grad_h0", a.grad_h0, add.state, true);
   add("grad_c0", a.grad_c0, add.state, true);
+  add("grad_reset_h", a.grad_reset_h, add.state, true, sizeof(float));
+  add("grad_reset_c", a.grad_reset_c, add.state, true, sizeof(float));
   add.template mailbox<typename BackwardBlock<S, C, kHidden, kWarps>::Shape>(a.chunk);
 }
 

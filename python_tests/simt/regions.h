@@ -121,17 +121,17 @@ void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
 template <template <class, class, int> class Block, class S, class C, int kHidden>
 void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regions) {
   const int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
-  int64_t all = steps * state;  // of all rows
-  if (a.seq.table) {
-    all = 0;
-    for (int64_t b = 0; b < batch; ++b) all += a.seq.table[steps + 1 + b] * a.hidden;
-  }
+  // Of all rows.
+  const int64_t all = a.seq.table ? a.seq.table[steps] * a.hidden : steps * state;
   const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
                        int64_t bytes = sizeof(S)) {
     add_region(regions, name, p, elements, bytes, writable);
   };
   constexpr bool kForward = requires { a.pre; };
   add("table", a.seq.table, steps + 1 + batch, false, sizeof(int32_t));
+  add("reset", a.resets.marks, steps * batch, false, 1);
+  add("reset_h", a.resets.h, state, false);
+  add("reset_c", a.resets.c, state, false);
   add("h0", a.h0, state, false);
   add("c0", a.c0, state, false);
   add("weight_hh", a.weight_hh, C::kGates * a.hidden * a.hidden, false);
@@ -151,6 +151,8 @@ void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regio
     add("grad_aux", a.grad_aux, all, true);
     add("grad_h0", a.grad_h0, state, true);
     add("grad_c0", a.grad_c0, state, true);
+    add("grad_reset_h", a.grad_reset_h, state, true, sizeof(float));
+    add("grad_reset_c", a.grad_reset_c, state, true, sizeof(float));
   }
 }
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import pytest
 import torch
+from masked_cases import Masked, draw_masks, masked_backward, masked_forward
 from simt_build import Machine
 from torch import Tensor
 
@@ -40,6 +42,7 @@ class Case:
     chunk: int = 0  # steps of a launch, at most; 0: as many as the plan says
     room: int = 16  # multiprocessors, of which the plan leaves some free
     without: tuple[str, ...] = ()  # tensors that are null
+    masked: bool = False  # a padded batch with lengths and resets
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -48,6 +51,20 @@ class Case:
 
     def sizes(self) -> list[int]:
         return [sum(n > t for n in self.lengths) for t in range(self.steps)]
+
+    @property
+    def masks(self) -> Masked:
+        return draw_masks(self.steps, self.batch, self.hidden, self.cell, self.dtype)
+
+    def table(self) -> Tensor | None:
+        """First rows of all steps, where the last one ends, and how long rows are."""
+        if not self.masked and not self.lengths:
+            return None
+        sizes, lengths = self.sizes(), list(self.lengths)
+        if self.masked:
+            assert self.masks.lengths is not None
+            sizes, lengths = [self.batch] * self.steps, self.masks.lengths.tolist()
+        return torch.tensor([*accumulate([0, *sizes]), *lengths], dtype=torch.int32)
 
     def inputs(self) -> Tensors:
         """What forward takes; and with ``backward`` what that does, saved tensors included."""
@@ -99,24 +116,38 @@ class Case:
                 "grad_aux": every if gru else None,
                 "grad_h0": state,
                 "grad_c0": state if lstm else None,
+                "grad_reset_h": state if self.masked else None,
+                "grad_reset_c": state if self.masked and lstm else None,
             }
-        dtypes = {"cells": torch.float32}
+        sums = ("cells", "grad_reset_h", "grad_reset_c")
         return {
             name: None
             if shape is None or name in self.without
-            else torch.full(shape, float("nan"), dtype=dtypes.get(name, self.dtype))
+            else torch.full(
+                shape, float("nan"), dtype=torch.float32 if name in sums else self.dtype
+            )
             for name, shape in shapes.items()
         }
 
+    def prepare(self, found: Tensors, inputs: Tensors) -> None:
+        """What the op does before a launch: rows without a step, and sums that are added to."""
+        ends = {"h_n": "h0", "c_n": "c0", "grad_h0": "grad_h_n", "grad_c0": "grad_c_n"}
+        for name, tensor in found.items():
+            if tensor is None or not self.masked:
+                continue
+            if name in ends:
+                state = inputs[ends[name]]
+                assert state is not None
+                tensor.copy_(state)
+            elif name != "gates":
+                tensor.zero_()
+
     def run(self, cases: Machine, inputs: Tensors | None = None) -> tuple[str | None, Tensors]:
         """What the machine says, and the results."""
-        found = self.outputs()
-        offsets = torch.tensor([0, *self.sizes()], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        tensors = [
-            offsets if self.lengths else None,
-            *(inputs or self.inputs()).values(),
-            *found.values(),
-        ]
+        found, given = self.outputs(), inputs or self.inputs()
+        self.prepare(found, given)
+        marks = self.masks[1:] if self.masked else (None,) * 3
+        tensors = [self.table(), *marks, *given.values(), *found.values()]
         pointers = (ctypes.c_void_p * len(tensors))(
             *(t.data_ptr() if t is not None else 0 for t in tensors)
         )
@@ -133,6 +164,12 @@ class Case:
             name: t.double() if t is not None else None
             for name, t in (inputs or self.inputs()).items()
         }
+        if self.masked and not self.backward:
+            return masked_forward(taken, self.masks, self.cell, self.reverse)
+        if self.masked:
+            before = replace(self, backward=False).inputs()
+            taken |= {n: t.double() for n in ("pre", "bias_hn") if (t := before[n]) is not None}
+            return masked_backward(taken, self.masks, self.cell, self.reverse)
         sizes = torch.tensor(self.sizes()) if self.lengths else None
         code = int(self.cell)
         if not self.backward:
@@ -162,9 +199,11 @@ class Case:
         assert said is None
         exact = self.exact()
         for name, tensor in found.items():
-            expected = exact[name]
+            expected = exact.get(name)
             if tensor is None or expected is None:
                 continue
+            if self.masked and name == "gates":  # nobody reads them beyond a length
+                expected, tensor = self.masks.within(expected), self.masks.within(tensor)
             assert bool(tensor.isfinite().all()), f"{name} is not written, or not finite"
             off = (tensor.double() - expected).norm() / expected.norm()
             assert off < TOLERANCE[self.dtype], f"{name} is off by {off}"
@@ -239,6 +278,20 @@ def test_few_steps_and_many_launches(cell: Cell, backward: bool, cases: Machine)
             said, found = replace(case, chunk=chunk).run(cases)
             assert said is None
             assert same(found, whole)
+
+
+@both_ways
+@each_cell
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_and_resets(reverse: bool, cell: Cell, backward: bool, cases: Machine) -> None:
+    """In one launch and in many, and in one group of blocks or two: not a bit depends on that."""
+    case = Case(cell, torch.bfloat16, backward, 6, 19, 24, reverse=reverse, masked=True)
+    case.check(cases)
+    _, whole = case.run(cases)
+    for change in ({"chunk": 1}, {"chunk": 2}, {"chunk": 3}, {"room": 6}):
+        said, found = replace(case, **change).run(cases)
+        assert said is None
+        assert same(found, whole)
 
 
 @both_ways

@@ -7,6 +7,7 @@ call.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,9 @@ from simt_build import Machine
 from simt_cases import SIMT
 
 import fastseq
+from fastseq.functional import stack
 from fastseq.functional.cuda_route import CUDNN, PERSISTENT, STEP
-from fastseq.ops import Cell, layer_cuda, persistent
+from fastseq.ops import Cell, Extras, extended_layer_cuda, layer_cuda, persistent
 
 FORWARD, BACKWARD = "recurrence_persistent", "recurrence_persistent_backward"
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +66,11 @@ def loops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
         library.impl(name, noted(name), "CPU", allow_override=True)
     for name in ("layer", "layer_backward"):
         library.impl(name, getattr(layer_cuda, name), "CPU", allow_override=True)
+    for name in ("extended_layer", "extended_layer_backward"):
+        kernel = getattr(extended_layer_cuda, name)
+        library.impl(name, kernel, "CPU", allow_override=True)
+    for module in (stack, sys.modules["fastseq.autograd.extended_layer"]):
+        monkeypatch.setattr(module, "KERNEL_DEVICES", frozenset({"meta"}))
     with persistent_kernels():
         yield seen
     library._destroy()
@@ -116,6 +123,118 @@ def test_a_route_is_forced_for_backward_as_well(route: str, loops: Loops) -> Non
     loop = FORWARD if route == PERSISTENT else "recurrence"
     assert loops == [loop, f"{loop}_backward"]
     assert module.weight_hh_l0.grad is not None
+
+
+STATES = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "masks"),
+    [
+        *((*case, "lengths reset state") for case in [*CASES, ("LSTM", STATES), ("GRU", STATES)]),
+        *(
+            (kind, {"bidirectional": True}, masks)
+            for kind in KINDS
+            for masks in ("lengths", "reset")
+        ),
+    ],
+    ids=str,
+)
+def test_lengths_and_resets(kind: str, options: dict[str, Any], masks: str, loops: Loops) -> None:
+    """Beside PyTorch's operators, which make them where there is no kernel."""
+    module, _ = twins(kind, 5, 7, **options)
+    x, hx, by = numbers(4, 6, 5), states(module, 6), states(module, 6, seed=9)
+    marks = numbers(4, 6, seed=3) > 0.5
+    beyond = torch.arange(4).unsqueeze(-1) >= (lengths := torch.tensor([4, 0, 2, 3, 1, 4]))
+    if options.get("batch_first"):
+        x, marks, beyond = x.transpose(0, 1), marks.t(), beyond.t()
+
+    def layer(x: Any, hx: Any, by: Any, poison: bool) -> Any:
+        if "lengths" in masks and poison:
+            x = x.masked_fill(beyond.unsqueeze(-1), float("nan"))
+        beside = {
+            "lengths": lengths if "lengths" in masks else None,
+            "reset": marks if "reset" in masks else None,
+            "reset_state": by if "state" in masks else None,
+        }
+        return module(x, hx, **beside)
+
+    class Run(torch.nn.Module):
+        def __init__(self, poison: bool) -> None:
+            super().__init__()
+            self.inner, self.poison = module, poison
+
+        def forward(self, x: Any, hx: Any, by: Any) -> Any:
+            return layer(x, hx, by, self.poison)
+
+    found = call(Run(True), x, hx, by)
+    each = (2 if options.get("bidirectional") else 1) * options.get("num_layers", 1)
+    assert sorted(loops) == [FORWARD] * each + [BACKWARD] * each
+    with fastseq.cuda_rnn(STEP):
+        expected = call(Run(False), x, hx, by)
+    assert len(loops) == 2 * each
+    assert_close(found, expected, 5e-3)
+
+
+def test_a_checkpoint_runs_the_loops_again(loops: Loops) -> None:
+    """The way of its call, which nobody forces any more."""
+    x, lengths = numbers(3, 2, 4), torch.tensor([3, 1])
+    module = fastseq.GRU(4, 6, recompute=True)
+    with fastseq.cuda_rnn(PERSISTENT):
+        y = module(x.requires_grad_(), lengths=lengths)[0]
+    with persistent_kernels(seen=False):
+        y.sum().backward()
+    assert loops == [FORWARD, FORWARD, BACKWARD]
+    with fastseq.cuda_rnn(STEP):
+        y = module(x, lengths=lengths)[0]
+    y.sum().backward()
+    assert loops == [FORWARD, FORWARD, BACKWARD]
+
+
+def test_lengths_go_back_by_the_route_of_their_call(loops: Loops) -> None:
+    module = fastseq.GRU(4, 6)
+    with persistent_kernels(seen=False):
+        with fastseq.cuda_rnn(PERSISTENT):
+            y = module(numbers(3, 2, 4), lengths=torch.tensor([3, 1]))[0]
+        y.sum().backward()
+        assert loops == [FORWARD, BACKWARD]
+        module(numbers(3, 2, 4), lengths=torch.tensor([3, 1]))[0].sum().backward()
+    assert loops == [FORWARD, BACKWARD]
+
+
+def test_what_has_no_kernel_goes_by_operators(loops: Loops) -> None:
+    x, lengths = numbers(3, 2, 4), torch.tensor([3, 1])
+    for module, beside in (
+        (fastseq.LSTM(4, 6, proj_size=2), {"lengths": lengths}),
+        (fastseq.GRU(4, 6, layer_norm=True), {"lengths": lengths}),
+        (fastseq.RNN(4, 6, zoneout=0.5), {}),
+        (fastseq.GRU(4, 6, dtype=torch.float64), {"reset": torch.ones(3, 2, dtype=torch.bool)}),
+    ):
+        module(x.to(module.weight_hh_l0.dtype), **beside)[0].sum().backward()
+    lstm = fastseq.LSTM(4, 6, return_cell_states=True)
+    cells = lstm(x, lengths=lengths)[2]
+    assert loops == [FORWARD]
+    assert bool((cells[1:, 1] == 0).all())
+    cells.sum().backward()
+    assert loops == [FORWARD]
+    with pytest.raises(RuntimeError, match="kernels for lengths and resets alone"):
+        extended_layer_cuda._masks(Extras(drop=x))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_second_derivatives_with_lengths(kind: str, loops: Loops) -> None:
+    """The derivative of backward is the formula's; what of it reaches forward goes back again."""
+    module = getattr(fastseq, kind)(3, 4)
+    lengths, reset = torch.tensor([3, 2]), torch.tensor([[0, 1], [1, 0], [0, 1]]).bool()
+    found = []
+    for route in (PERSISTENT, STEP):
+        x = numbers(3, 2, 3).requires_grad_()
+        with fastseq.cuda_rnn(route):
+            y = module(x, lengths=lengths, reset=reset)[0]
+        grads = torch.autograd.grad(y.square().sum(), [x, *module.parameters()], create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in grads), x)[0])
+    torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
+    assert loops == [FORWARD, BACKWARD, BACKWARD]
 
 
 @pytest.mark.parametrize(("kind", "hidden"), [("LSTM", 97), ("GRU", 97), ("RNN", 129)])
@@ -195,6 +314,6 @@ def test_the_ops_have_shapes_for_a_compiler() -> None:
     with torch._subclasses.FakeTensorMode():
         made = torch.ops.fastseq.recurrence_persistent(
             torch.empty(3, 2, 24), torch.empty(2, 6), torch.empty(2, 6), torch.empty(24, 6),
-            None, None, None, int(Cell.LSTM), False, True,
+            None, None, None, *persistent.PLAIN, int(Cell.LSTM), False, True,
         )  # fmt: skip
     assert [tuple(t.shape) for t in made] == [(3, 2, 6), (2, 6), (2, 6), (3, 2, 24), (3, 2, 6)]

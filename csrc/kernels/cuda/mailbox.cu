@@ -7,8 +7,11 @@
 namespace fastseq::cuda {
 namespace {
 
-MailboxForward mailbox_of(const RecurrenceForward& a, const int32_t* offsets, void* mailbox) {
-  return {.pre = a.pre,
+MailboxForward mailbox_of(const RecurrenceForward& a, const int32_t* table, void* mailbox) {
+  return {.seq = steps_of(a.seq, table),
+          .resets = resets_of(a.extra),
+          .hidden = a.hidden,
+          .pre = a.pre,
           .h0 = a.h0,
           .c0 = a.c0,
           .weight_hh = a.weight_hh,
@@ -18,16 +21,14 @@ MailboxForward mailbox_of(const RecurrenceForward& a, const int32_t* offsets, vo
           .c_n = a.c_n,
           .gates = a.gates,
           .cells = a.cells,
-          .offsets = offsets,
-          .mailbox = mailbox,
-          .steps = a.seq.steps,
-          .batch = a.seq.batch,
-          .hidden = a.hidden,
-          .reverse = a.seq.reverse};
+          .mailbox = mailbox};
 }
 
-MailboxBackward mailbox_of(const RecurrenceBackward& a, const int32_t* offsets, void* mailbox) {
-  return {.grad_y = a.grad_y,
+MailboxBackward mailbox_of(const RecurrenceBackward& a, const int32_t* table, void* mailbox) {
+  return {.seq = steps_of(a.seq, table),
+          .resets = resets_of(a.extra),
+          .hidden = a.hidden,
+          .grad_y = a.grad_y,
           .grad_h_n = a.grad_h_n,
           .grad_c_n = a.grad_c_n,
           .y = a.y,
@@ -40,24 +41,9 @@ MailboxBackward mailbox_of(const RecurrenceBackward& a, const int32_t* offsets, 
           .grad_aux = a.grad_aux,
           .grad_h0 = a.grad_h0,
           .grad_c0 = a.grad_c0,
-          .offsets = offsets,
-          .mailbox = mailbox,
-          .steps = a.seq.steps,
-          .batch = a.seq.batch,
-          .hidden = a.hidden,
-          .reverse = a.seq.reverse};
-}
-
-// f(the number type, the cell's)
-template <class F>
-const char* with_types(DType dtype, Cell cell, const F& f) {
-  return with_dtype(dtype, [&](auto type) -> const char* {
-    if constexpr (sizeof(type) == 8) {
-      return "there is no such kernel of double";
-    } else {
-      return with_cell(cell, [&](auto kind) { return f(type, kind); });
-    }
-  });
+          .grad_reset_h = a.grad_reset_h,
+          .grad_reset_c = a.grad_reset_c,
+          .mailbox = mailbox};
 }
 
 }  // namespace
@@ -77,17 +63,17 @@ const char* plan_mailbox(DType dtype, const RecurrenceBackward& a, MailboxPlan& 
 }
 
 const char* run_mailbox(DType dtype, const RecurrenceForward& a, const MailboxPlan& plan,
-                        const int32_t* offsets, void* mailbox, void* stream) {
+                        const int32_t* table, void* mailbox, void* stream) {
   return with_types(dtype, a.cell, [&](auto type, auto cell) {
-    return mailbox_forward<decltype(type), decltype(cell)>(mailbox_of(a, offsets, mailbox), plan,
+    return mailbox_forward<decltype(type), decltype(cell)>(mailbox_of(a, table, mailbox), plan,
                                                            as_stream(stream));
   });
 }
 
 const char* run_mailbox(DType dtype, const RecurrenceBackward& a, const MailboxPlan& plan,
-                        const int32_t* offsets, void* mailbox, void* stream) {
+                        const int32_t* table, void* mailbox, void* stream) {
   return with_types(dtype, a.cell, [&](auto type, auto cell) {
-    return mailbox_backward<decltype(type), decltype(cell)>(mailbox_of(a, offsets, mailbox), plan,
+    return mailbox_backward<decltype(type), decltype(cell)>(mailbox_of(a, table, mailbox), plan,
                                                             as_stream(stream));
   });
 }

@@ -15,41 +15,43 @@ namespace fastseq::cuda {
 // S as for RecurrenceForward, of which this is the part without options and projection. N: rows of
 // all steps together, T * B where all rows are of one length.
 struct MailboxForward {
-  const void* pre;         // S [N, G*H]
-  const void* h0;          // S [B, H]
-  const void* c0;          // S [B, H]     LSTM only
-  const void* weight_hh;   // S [G*H, H]
-  const void* bias_hn;     // S [H]        GRU only, may be null
-  void* y;                 // S [N, H]
-  void* h_n;               // S [B, H]
-  void* c_n;               // S [B, H]     LSTM only
-  void* gates;             // S [N, C*H]   null when nothing is to be saved
-  void* cells;             // A [N, H]     LSTM only, null likewise
-  const int32_t* offsets;  // [T + 1]      first row of each step, on the device; null: t * B
-  void* mailbox;           // so many bytes as the plan says, aligned to 16
-  int64_t steps, batch, hidden;
-  bool reverse;
+  TableOfSteps seq;
+  Resets resets;
+  int64_t hidden;
+  const void* pre;        // S [N, G*H]
+  const void* h0;         // S [B, H]
+  const void* c0;         // S [B, H]     LSTM only
+  const void* weight_hh;  // S [G*H, H]
+  const void* bias_hn;    // S [H]        GRU only, may be null
+  void* y;                // S [N, H]
+  void* h_n;              // S [B, H]
+  void* c_n;              // S [B, H]     LSTM only
+  void* gates;            // S [N, C*H]   null when nothing is to be saved
+  void* cells;            // A [N, H]     LSTM only, null likewise
+  void* mailbox;          // so many bytes as the plan says, aligned to 16
 };
 
 // As RecurrenceBackward without options, projection and second derivatives.
 struct MailboxBackward {
-  const void* grad_y;      // S [N, H]     may be null, like every incoming gradient
-  const void* grad_h_n;    // S [B, H]
-  const void* grad_c_n;    // S [B, H]     LSTM only
-  const void* y;           // S [N, H]
-  const void* gates;       // S [N, C*H]
-  const void* cells;       // A [N, H]     LSTM only
-  const void* h0;          // S [B, H]
-  const void* c0;          // S [B, H]     LSTM only
-  const void* weight_hh;   // S [G*H, H]
-  void* grad_pre;          // S [N, G*H]
-  void* grad_aux;          // S [N, H]     GRU only
-  void* grad_h0;           // S [B, H]
-  void* grad_c0;           // S [B, H]     LSTM only
-  const int32_t* offsets;  // [T + 1]      first row of each step, on the device; null: t * B
-  void* mailbox;           // so many bytes as the plan says, aligned to 16
-  int64_t steps, batch, hidden;
-  bool reverse;
+  TableOfSteps seq;
+  Resets resets;
+  int64_t hidden;
+  const void* grad_y;     // S [N, H]     may be null, like every incoming gradient
+  const void* grad_h_n;   // S [B, H]
+  const void* grad_c_n;   // S [B, H]     LSTM only
+  const void* y;          // S [N, H]
+  const void* gates;      // S [N, C*H]
+  const void* cells;      // A [N, H]     LSTM only
+  const void* h0;         // S [B, H]
+  const void* c0;         // S [B, H]     LSTM only
+  const void* weight_hh;  // S [G*H, H]
+  void* grad_pre;         // S [N, G*H]
+  void* grad_aux;         // S [N, H]     GRU only
+  void* grad_h0;          // S [B, H]
+  void* grad_c0;          // S [B, H]     LSTM only
+  void* grad_reset_h;     // A [B, H]     added to; null where nothing replaces the states
+  void* grad_reset_c;     // A [B, H]     LSTM only
+  void* mailbox;          // so many bytes as the plan says, aligned to 16
 };
 
 constexpr int kMailboxRows = 8;                      // of the batch in a tile: columns of a product
@@ -93,18 +95,25 @@ struct MailboxShape {
   static_assert(kWeights <= 128);
   static constexpr int kBlockWeights = kWeights * kThreads;  // words
 
-  // Shared memory: partial sums, twice; the steps; what a cell keeps from step to step. Four
-  // numbers beside each row of sums put what a warp writes, and what it reads, into all banks.
+  // Shared memory: partial sums, twice; the steps; what a cell keeps from step to step; how long
+  // rows are. Four numbers beside each row of sums put what a warp writes, and what it reads, into
+  // all banks.
   static constexpr int kPitch = kUnits + 4;
   static constexpr int kPlane = kMailboxRows * kPitch;
   static constexpr int kPartial = 2 * kWarps * kSums * kPlane;
-  static constexpr int kSteps = kMailboxChunk + 2;  // of the table: one before, one after
-  static constexpr int kKept = 2;                   // floats of a cell
+  static constexpr int kSteps = kMailboxChunk + 2;   // of the table: one before, one after
+  static constexpr int kKept = 2;                    // floats of a cell
+  static constexpr int kLengths = kMailboxRows + 1;  // of a tile: of each row, of the longest
   static constexpr int64_t kStepsAt = int64_t{kPartial} * 4;
-  static constexpr int64_t kKeptAt = kStepsAt + int64_t{2} * kSteps * 4;
-  static constexpr int64_t shared(int64_t tiles) { return kKeptAt + tiles * kKept * kCells * 4; }
+  static constexpr int64_t kKeptAt = kStepsAt + int64_t{kSteps} * 4;
+  static constexpr int64_t lengths_at(int64_t tiles) {
+    return kKeptAt + tiles * kKept * kCells * 4;
+  }
+  static constexpr int64_t shared(int64_t tiles) {
+    return lengths_at(tiles) + tiles * kLengths * 4;
+  }
   static constexpr int64_t kMostShared = 99 * 1024;  // of a consumer card
-  static constexpr int64_t kMostTiles = (kMostShared - kKeptAt) / (kKept * kCells * 4);
+  static constexpr int64_t kMostTiles = (kMostShared - kKeptAt) / ((kKept * kCells + kLengths) * 4);
   static_assert(shared(1) <= device::kSharedLimit && kMostTiles >= 32);
 
   // Units are padded to whole pairs of products, in 16 bits and in TF32 alike.
@@ -237,8 +246,8 @@ const char* mailbox_run(const Call& a, const MailboxPlan& plan, device::Stream s
     return error;
   }
   const device::Grid grid{plan.blocks * plan.groups, Shape::kThreads, Shape::shared(plan.tiles)};
-  for (int64_t first = 0; first < a.steps; first += plan.chunk) {
-    const int64_t rest = a.steps - first, count = rest < plan.chunk ? rest : plan.chunk;
+  for (int64_t first = 0; first < a.seq.steps; first += plan.chunk) {
+    const int64_t rest = a.seq.steps - first, count = rest < plan.chunk ? rest : plan.chunk;
     if (const char* error = device::empty(words, plan.slot * (count + 1), stream)) return error;
     const MailboxChunk chunk{weights, first, count, words, kept, plan.blocks, plan.tiles};
     if (const char* error = start(chunk, grid)) return error;

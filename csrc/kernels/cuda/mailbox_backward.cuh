@@ -31,32 +31,34 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
   using Shape = typename BackwardBlock<S, C, kHidden, kWarps>::Shape;
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
-  const bool ends = a.chunk.first + count == a.steps;
-  const MailboxPlace<Shape> me(a.chunk, a.batch, a.hidden);
-  const MailboxSteps<Shape> steps(a, a.chunk, !a.reverse);
+  const bool ends = a.chunk.first + count == a.seq.steps;
+  const MailboxPlace<Shape> me(a.chunk, a.seq.batch, a.hidden);
+  const MailboxSteps<Shape> steps(a.seq, a.chunk, me, !a.seq.reverse);
   const MailboxSums<Shape> sums;
-  MailboxCell<Shape> cell(me, a.batch, a.hidden);
+  MailboxCell<Shape> cell(me, a.seq.batch, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
   device::sync();  // the table of steps is there
 
-  int turn = 0;
+  int turn = -1;
   for (int i = 0; i < count + ends; ++i) {
-    const int now = steps.rows(i), before = steps.rows(i - 1);
-    const int after = i < count ? steps.rows(i + 1) : 0;
-    const int rows = now < before ? before : now;
-    for (int tile = me.first; tile < me.last && tile * kMailboxRows < rows; ++tile, ++turn) {
+    const int now = steps.time(i), before = steps.time(i - 1), after = steps.time(i + 1);
+    for (int tile = me.first; tile < me.last; ++tile) {
+      const int longest = steps.longest(tile);
+      if (!takes_part(now, longest) && !takes_part(before, longest)) continue;
+      ++turn;
       cell.go_to(tile);
-      const bool active = cell.mine && cell.inside && cell.row < now;
+      const int length = steps.length(tile, cell.in_tile);
+      const bool active = cell.mine && cell.inside && takes_part(now, length);
       const int row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);
       const auto hand = [&](uint32_t* words, const float (&gates)[G]) {
         FASTSEQ_UNROLL(4) for (int g = 0; g < G; ++g) hand_over<Shape>(words, cell, g, gates[g]);
       };
       // What a tile's first step of the launch needs, as if the step before were in the launch.
-      if (cell.mine && (i == 0 || tile * kMailboxRows >= before)) {
+      if (cell.mine && (i == 0 || !takes_part(before, longest))) {
         float dr[G] = {}, direct = 0, dc = 0;
-        if (cell.inside && cell.row < before) {
+        if (cell.inside && takes_part(before, length)) {
           const int from = steps.at(i - 1) + cell.row;
           FASTSEQ_UNROLL(4) for (int g = 0; g < G; ++g) {
             dr[g] = C::kSplitsGates && g == 2 ? cell.template load<S>(a.grad_aux, from)
@@ -79,8 +81,12 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
 
       // Under way while the words are waited for.
       float cache[C::kCached + 1] = {}, h = 0, c = 0, h_prev = 0, c_prev = 0, grad_y = 0;
+      bool replaced = false;  // whether another state replaced the one after this step
+      if (cell.mine && cell.inside) replaced = a.resets.after(a.seq, now, cell.row, length);
+      bool cut = false;  // and the one before it
       if (active) {
-        const bool starts = cell.row >= after;  // the state before is the initial one
+        const bool starts = !takes_part(after, length);  // the state before is the initial one
+        cut = a.resets.before(a.seq, now, cell.row, length);
         const int previous = steps.at(i + 1) + cell.row;
         if (a.grad_y) grad_y = cell.template load<S>(a.grad_y, row);
         FASTSEQ_UNROLL(4) for (int k = 0; k < C::kCached; ++k) {
@@ -98,21 +104,34 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
         }
       }
 
-      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.batch, w);
+      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.seq.batch, w);
       device::sync();
       if (!cell.mine) continue;
 
       float total[1], dc = 0, dx[G] = {}, dr[G] = {}, direct = cell.kept(0);
       if constexpr (C::kHasCellState) dc = cell.kept(1);
       sums.add(turn, cell, total);
-      const float dh = total[0] + direct + grad_y;
+      float dh = total[0] + direct;
+      if (replaced) {  // it is that state's gradient, and ends here
+        cell.add(a.grad_reset_h, dh);
+        dh = 0;
+        if constexpr (C::kHasCellState) {
+          cell.add(a.grad_reset_c, dc);
+          dc = 0;
+        }
+      }
+      dh += grad_y;
       if (active) {
+        if (cut) {
+          h_prev = cell.template replacing<S>(a.resets.h);
+          c_prev = cell.template replacing<S>(a.resets.c);
+        }
         const float extra[C::kCached + 1] = {};
         direct = 0;
         C::template backward<device::Math>(cache, h, c, h_prev, c_prev, dh, extra, kNoZone<float>,
                                            dx, dr, dc, direct);
       }
-      if (tile * kMailboxRows < now) hand(slot + me.slot_words(), dr);
+      if (takes_part(now, longest)) hand(slot + me.slot_words(), dr);
       if (active) {
         cell.keep(0, direct);
         if constexpr (C::kHasCellState) cell.keep(1, dc);
@@ -126,7 +145,7 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
             cell.template store<float>(a.chunk.kept, C::kHasCellState ? dc : direct, cell.row);
           }
         }
-      } else if (cell.inside && cell.row < before) {
+      } else if (cell.inside && takes_part(before, length)) {
         cell.template store<S>(a.grad_h0, dh, cell.row);
         if constexpr (C::kHasCellState) cell.template store<S>(a.grad_c0, dc, cell.row);
       }
@@ -145,8 +164,8 @@ template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan,
                                      int64_t calls = 1) {
   using Block = BackwardBlock<S, C, kHidden, kWarps>;
-  return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>, a.steps,
-                                            a.batch, a.hidden, calls, plan);
+  return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>,
+                                            a.seq.steps, a.seq.batch, a.hidden, calls, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& plan,

@@ -41,29 +41,52 @@ struct MailboxPlace {
   }
 };
 
-// The rows of each step of a launch, and of one before and one after it; none beyond the sequence.
+// Whether a row of so many steps takes part at a time, which may be one before or after all steps.
+FASTSEQ_DEVICE bool takes_part(int t, int length) {
+  return static_cast<unsigned>(t) < static_cast<unsigned>(length);
+}
+
+// The steps of a launch, one before and one after it, and how long the rows of the group are.
 template <class Shape>
 class MailboxSteps {
  public:
-  template <class Call>
-  FASTSEQ_DEVICE MailboxSteps(const Call& a, const MailboxChunk& c, bool reverse)
-      : at_(Shape::kStepsAt, 2 * Shape::kSteps) {
-    const int B = static_cast<int>(a.batch), steps = static_cast<int>(a.steps);
+  // reverse: they are taken from the last one on.
+  FASTSEQ_DEVICE MailboxSteps(const TableOfSteps& seq, const MailboxChunk& c,
+                              const MailboxPlace<Shape>& me, bool reverse)
+      : first_(static_cast<int>(reverse ? seq.steps - 1 - c.first : c.first)),
+        way_(reverse ? -1 : 1),
+        tile_(me.first),
+        at_(Shape::kStepsAt, Shape::kSteps),
+        lengths_(Shape::lengths_at(c.tiles), static_cast<int>(c.tiles) * Shape::kLengths) {
+    const int batch = static_cast<int>(seq.batch), steps = static_cast<int>(seq.steps);
     for (int i = device::thread_index(); i < c.count + 2; i += Shape::kThreads) {
-      const int s = static_cast<int>(c.first) + i - 1, t = reverse ? steps - 1 - s : s;
-      const bool inside = s >= 0 && s < steps;
-      const int from = !inside ? 0 : a.offsets ? device::load(a.offsets + t) : t * B;
-      const int rows = !inside ? 0 : a.offsets ? device::load(a.offsets + t + 1) - from : B;
-      at_.set(2 * i, from);
-      at_.set(2 * i + 1, rows);
+      const int t = time(i - 1);
+      at_.set(i, takes_part(t, steps) ? seq.offset(t) : 0);
+    }
+    for (int tile = device::thread_index(); tile < me.last - me.first; tile += Shape::kThreads) {
+      int longest = 0;
+      FASTSEQ_UNROLL(8) for (int i = 0; i < kMailboxRows; ++i) {
+        const int row = (tile_ + tile) * kMailboxRows + i;
+        const int length = row < batch ? seq.length(row) : 0;
+        longest = longest < length ? length : longest;
+        lengths_.set(tile * Shape::kLengths + i, length);
+      }
+      lengths_.set(tile * Shape::kLengths + kMailboxRows, longest);
     }
   }
-  // Of step number i of the launch, -1 to count: its first row, and how many there are.
-  FASTSEQ_DEVICE int at(int i) const { return at_.get(2 * i + 2); }
-  FASTSEQ_DEVICE int rows(int i) const { return at_.get(2 * i + 3); }
+
+  // Of step number i of the launch, -1 to count: when it is, and its first row.
+  FASTSEQ_DEVICE int time(int i) const { return first_ + i * way_; }
+  FASTSEQ_DEVICE int at(int i) const { return at_.get(i + 1); }
+  // Steps of a row of a tile, and of its longest one.
+  FASTSEQ_DEVICE int length(int tile, int row) const {
+    return lengths_.get((tile - tile_) * Shape::kLengths + row);
+  }
+  FASTSEQ_DEVICE int longest(int tile) const { return length(tile, kMailboxRows); }
 
  private:
-  device::Shared<int32_t> at_;
+  int first_, way_, tile_;
+  device::Shared<int32_t> at_, lengths_;
 };
 
 // The warp's slice of W_hh.
@@ -118,6 +141,16 @@ struct MailboxCell {
   template <class T>
   FASTSEQ_DEVICE void store(void* tensor, float x, int at, int width = 1, int i = 0) const {
     device::store(static_cast<T*>(tensor) + place(at, width, i), x);
+  }
+
+  // What replaces the state of the cell.
+  template <class S>
+  FASTSEQ_DEVICE float replacing(const void* state) const {
+    return state ? load<S>(state, row) : 0.0f;
+  }
+  // Adds to a sum that is no other thread's.
+  FASTSEQ_DEVICE void add(void* sums, float x) const {
+    if (sums) store<float>(sums, load<float>(sums, row) + x, row);
   }
 
   // What this thread, and no other, keeps of the cell from step to step.

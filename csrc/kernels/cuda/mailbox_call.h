@@ -23,10 +23,10 @@ struct MailboxPlan {
 const char* plan_mailbox(DType dtype, const RecurrenceForward& a, MailboxPlan& plan);
 const char* plan_mailbox(DType dtype, const RecurrenceBackward& a, MailboxPlan& plan);
 
-// offsets: [T + 1], first row of each step, on the device; null where rows are of one length.
+// table: that of a ragged batch (sequence_table.h), on the device.
 const char* run_mailbox(DType dtype, const RecurrenceForward& a, const MailboxPlan& plan,
-                        const int32_t* offsets, void* mailbox, void* stream);
+                        const int32_t* table, void* mailbox, void* stream);
 const char* run_mailbox(DType dtype, const RecurrenceBackward& a, const MailboxPlan& plan,
-                        const int32_t* offsets, void* mailbox, void* stream);
+                        const int32_t* table, void* mailbox, void* stream);
 
 }  // namespace fastseq::cuda

@@ -32,10 +32,10 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
   using Shape = typename ForwardBlock<S, C, kHidden, kWarps>::Shape;
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
-  const MailboxPlace<Shape> me(a.chunk, a.batch, a.hidden);
-  const MailboxSteps<Shape> steps(a, a.chunk, a.reverse);
+  const MailboxPlace<Shape> me(a.chunk, a.seq.batch, a.hidden);
+  const MailboxSteps<Shape> steps(a.seq, a.chunk, me, a.seq.reverse);
   const MailboxSums<Shape> sums;
-  MailboxCell<Shape> cell(me, a.batch, a.hidden);
+  MailboxCell<Shape> cell(me, a.seq.batch, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
   float bias = 0;
@@ -44,38 +44,48 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
   }
   device::sync();  // the table of steps is there
 
-  int turn = 0;
+  int turn = -1;
   for (int i = 0; i < count; ++i) {
-    const int now = steps.rows(i), before = steps.rows(i - 1), after = steps.rows(i + 1);
-    for (int tile = me.first; tile < me.last && tile * kMailboxRows < now; ++tile, ++turn) {
+    const int now = steps.time(i), before = steps.time(i - 1), after = steps.time(i + 1);
+    for (int tile = me.first; tile < me.last; ++tile) {
+      const int longest = steps.longest(tile);
+      if (!takes_part(now, longest)) continue;
+      ++turn;
       cell.go_to(tile);
-      const bool active = cell.mine && cell.inside && cell.row < now;
+      const int length = steps.length(tile, cell.in_tile);
+      const bool active = cell.mine && cell.inside && takes_part(now, length);
       const int row = steps.at(i) + cell.row;
       uint32_t* const slot = me.slot(a.chunk, i, tile);
       const auto hand = [&](uint32_t* words, float h) { hand_over<Shape>(words, cell, 0, h); };
       // The state before a tile's first step of the launch is handed over as if a step had made it.
-      if (cell.mine && (i == 0 || tile * kMailboxRows >= before)) {
+      if (cell.mine && (i == 0 || !takes_part(before, longest))) {
         float h = 0, c = 0;
         if (cell.inside) {
-          const bool goes_on = cell.row < before;
+          const bool goes_on = takes_part(before, length);
           h = goes_on ? cell.template load<S>(a.y, steps.at(i - 1) + cell.row)
                       : cell.template load<S>(a.h0, cell.row);
           if constexpr (C::kHasCellState) {
             c = goes_on ? cell.template load<float>(a.chunk.kept, cell.row)
                         : cell.template load<S>(a.c0, cell.row);
           }
+          if (a.resets.before(a.seq, now, cell.row, length)) {
+            h = cell.template replacing<S>(a.resets.h);
+            c = cell.template replacing<S>(a.resets.c);
+          }
         }
         hand(slot, h);
         cell.keep(0, h);
         if constexpr (C::kHasCellState) cell.keep(1, c);
       }
-      float x[G] = {};  // under way while the words are waited for
+      float x[G] = {};   // under way while the words are waited for
+      bool cut = false;  // whether the step after this one begins with another state
       if (active) {
+        cut = a.resets.after(a.seq, now, cell.row, length);
         FASTSEQ_UNROLL(4)
         for (int g = 0; g < G; ++g) x[g] = cell.template load<S>(a.pre, row, G, g);
       }
 
-      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.batch, w);
+      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.seq.batch, w);
       device::sync();
       if (!cell.mine) continue;
 
@@ -88,12 +98,13 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
         C::template forward<device::Math>(x, r, h, c, kNoZone<float>, cache, c, next);
         h = device::round_to<S>(next);
       }
-      hand(slot + me.slot_words(), h);
+      const float h_next = cut ? cell.template replacing<S>(a.resets.h) : h;
+      hand(slot + me.slot_words(), h_next);
       if (!active) continue;
-      cell.keep(0, h);
+      cell.keep(0, h_next);
       cell.template store<S>(a.y, h, row);
       if constexpr (C::kHasCellState) {
-        cell.keep(1, c);
+        cell.keep(1, cut ? cell.template replacing<S>(a.resets.c) : c);
         if (a.cells) cell.template store<float>(a.cells, c, row);
       }
       if (a.gates) {
@@ -101,7 +112,7 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
           cell.template store<S>(a.gates, cache[k], row, C::kCached, k);
         }
       }
-      if (cell.row >= after) {
+      if (!takes_part(after, length)) {
         cell.template store<S>(a.h_n, h, cell.row);
         if constexpr (C::kHasCellState) cell.template store<S>(a.c_n, c, cell.row);
       } else if (i + 1 == count) {
@@ -121,8 +132,8 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan, int64_t calls = 1) {
   using Block = ForwardBlock<S, C, kHidden, kWarps>;
-  return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>, a.steps,
-                                            a.batch, a.hidden, calls, plan);
+  return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>,
+                                            a.seq.steps, a.seq.batch, a.hidden, calls, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,

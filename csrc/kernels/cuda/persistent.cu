@@ -17,9 +17,6 @@ const char* refusal(Cell cell, DType dtype, const Sequence& seq, int64_t hidden,
   // Rows, and places within a step, are ints.
   if (seq.rows() > 0x7fffffff || seq.batch * hidden * 4 > 0x7fffffff)
     return "the input is larger than the kernel's indices";
-  // The state of such a row is nobody's there.
-  if (kernel == Persistent::kMailbox && seq.steps && seq.active(0) < seq.batch)
-    return "a row of the packed batch has no step";
   return device::refusal_of_products();
 }
 
@@ -30,29 +27,24 @@ bool by_mailbox(DType dtype, const Call& a) {
 
 template <class Call>
 const char* plan_of(DType dtype, const Call& a, PersistentPlan& plan) {
-  plan = {.table = table_size(a.seq), .mailbox = {}};
+  plan = {.table = table_size(a.seq), .stepless = false, .mailbox = {}};
   if (const char* error = refusal(a.cell, dtype, a.seq, a.hidden, a.weight_hr)) return error;
-  return by_mailbox(dtype, a) ? plan_mailbox(dtype, a, plan.mailbox) : nullptr;
+  if (!by_mailbox(dtype, a)) return nullptr;
+  plan.stepless = a.seq.lengths || (a.seq.steps && a.seq.active(0) < a.seq.batch);
+  return plan_mailbox(dtype, a, plan.mailbox);
 }
 
 // f(the number type, the cell's, the units that the kernel has room for)
 template <class F>
 const char* with_kernel(DType dtype, Cell cell, int64_t hidden, const F& f) {
-  return with_dtype(dtype, [&](auto type) -> const char* {
-    using S = decltype(type);
-    if constexpr (sizeof(S) == 8) {
-      return "there is no such kernel of double";
-    } else {
-      constexpr DType kCode = sizeof(S) == 4 ? DType::kFloat : DType::kHalf;
-      return with_cell(cell, [&](auto kind) -> const char* {
-        using C = decltype(kind);
-        constexpr Cell kCell = C::kHasCellState  ? Cell::kLstm
-                               : C::kSplitsGates ? Cell::kGru
-                                                 : Cell::kRnnTanh;
-        if (hidden <= kFewUnits) return f(type, kind, Constant<kFewUnits>{});
-        return f(type, kind, Constant<static_cast<int>(self_units(kCell, kCode))>{});
-      });
-    }
+  return with_types(dtype, cell, [&](auto type, auto kind) {
+    using C = decltype(kind);
+    constexpr DType kCode = sizeof(type) == 4 ? DType::kFloat : DType::kHalf;
+    constexpr Cell kCell = C::kHasCellState  ? Cell::kLstm
+                           : C::kSplitsGates ? Cell::kGru
+                                             : Cell::kRnnTanh;
+    if (hidden <= kFewUnits) return f(type, kind, Constant<kFewUnits>{});
+    return f(type, kind, Constant<static_cast<int>(self_units(kCell, kCode))>{});
   });
 }
 
@@ -95,14 +87,12 @@ const char* persistent_plan(DType dtype, const RecurrenceBackward& a, Persistent
 
 const char* persistent_forward(DType dtype, const RecurrenceForward& a, const PersistentPlan& plan,
                                int32_t* table, void* mailbox, void* stream) {
-  if (const char* error = a.seq.batch_sizes ? write_table(a.seq, table, stream) : nullptr) {
+  if (const char* error = is_ragged(a.seq) ? write_table(a.seq, table, stream) : nullptr) {
     return error;
   }
-  const TableOfSteps steps = steps_of(a.seq, table);
-  if (by_mailbox(dtype, a)) {
-    return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);
-  }
-  const SelfForward args{.seq = steps,
+  if (by_mailbox(dtype, a)) return run_mailbox(dtype, a, plan.mailbox, table, mailbox, stream);
+  const SelfForward args{.seq = steps_of(a.seq, table),
+                         .resets = resets_of(a.extra),
                          .hidden = a.hidden,
                          .pre = a.pre,
                          .h0 = a.h0,
@@ -124,14 +114,12 @@ const char* persistent_forward(DType dtype, const RecurrenceForward& a, const Pe
 const char* persistent_backward(DType dtype, const RecurrenceBackward& a,
                                 const PersistentPlan& plan, int32_t* table, void* mailbox,
                                 void* stream) {
-  if (const char* error = a.seq.batch_sizes ? write_table(a.seq, table, stream) : nullptr) {
+  if (const char* error = is_ragged(a.seq) ? write_table(a.seq, table, stream) : nullptr) {
     return error;
   }
-  const TableOfSteps steps = steps_of(a.seq, table);
-  if (by_mailbox(dtype, a)) {
-    return run_mailbox(dtype, a, plan.mailbox, steps.table, mailbox, stream);
-  }
-  const SelfBackward args{.seq = steps,
+  if (by_mailbox(dtype, a)) return run_mailbox(dtype, a, plan.mailbox, table, mailbox, stream);
+  const SelfBackward args{.seq = steps_of(a.seq, table),
+                          .resets = resets_of(a.extra),
                           .hidden = a.hidden,
                           .grad_y = a.grad_y,
                           .grad_h_n = a.grad_h_n,
@@ -145,7 +133,9 @@ const char* persistent_backward(DType dtype, const RecurrenceBackward& a,
                           .grad_pre = a.grad_pre,
                           .grad_aux = a.grad_aux,
                           .grad_h0 = a.grad_h0,
-                          .grad_c0 = a.grad_c0};
+                          .grad_c0 = a.grad_c0,
+                          .grad_reset_h = a.grad_reset_h,
+                          .grad_reset_c = a.grad_reset_c};
   return with_kernel(dtype, a.cell, a.hidden, [&](auto type, auto cell, auto units) {
     using S = decltype(type);
     using C = decltype(cell);

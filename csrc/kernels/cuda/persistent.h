@@ -39,10 +39,13 @@ const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batc
 // What a launch wants on the device beside its tensors.
 struct PersistentPlan {
   int64_t table;        // numbers of int32
+  bool stepless;        // the final states of rows without a step are the caller's to write
   MailboxPlan mailbox;  // of no bytes but for that kernel
 };
 
-// No projection; of backward, no gradients of what forward saved.
+// No projection; of `extra` resets alone; of backward, no gradients of what forward saved. Where
+// rows have lengths, nothing is written beyond them. grad_reset_h and grad_reset_c are A, and added
+// to.
 const char* persistent_plan(DType dtype, const RecurrenceForward& a, PersistentPlan& plan);
 const char* persistent_plan(DType dtype, const RecurrenceBackward& a, PersistentPlan& plan);
 

@@ -22,6 +22,7 @@ namespace fastseq::cuda {
 // gradients of what forward saved.
 struct SelfBackward {
   TableOfSteps seq;
+  Resets resets;
   int64_t hidden;
   const void* grad_y;     // S [N, H]     may be null, like the next two
   const void* grad_h_n;   // S [B, H]
@@ -36,6 +37,8 @@ struct SelfBackward {
   void* grad_aux;         // S [N, H]     GRU only
   void* grad_h0;          // S [B, H]
   void* grad_c0;          // S [B, H]     LSTM only
+  void* grad_reset_h;     // A [B, H]     added to; null where nothing replaces the states
+  void* grad_reset_c;     // A [B, H]     LSTM only
 };
 
 // H to kHidden.
@@ -118,6 +121,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
   // From the last step of the recurrence to the first. The one before it is the next one here.
   const auto time = [&](int step) { return a.seq.reverse ? step : at.steps - 1 - step; };
   const auto start = [&](int step) { return step < at.steps ? a.seq.offset(time(step)) : 0; };
+  bool cut[2];  // whether the state before the step replaced another, by rows
   S cached[kCells][C::kCached + 1], grad_y[kCells];
   K before[kCells];  // c or h before the step; of a cell without either, h after it
   const auto fetch = [&](int step, int64_t from, int64_t before_from) {
@@ -125,6 +129,9 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
     const auto at_step = [&](const void* tensor, int j) {
       return device::memory::load(at.of(static_cast<const S*>(tensor) + from * H, j, 1, 0));
     };
+    FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
+      cut[i] = step < at.steps && a.resets.before(a.seq, t, at.row + i, at.lengths[i]);
+    }
     FASTSEQ_UNROLL(4) for (int j = 0; j < kCells; ++j) {
       const bool there = step < at.steps && at.active(j, t);
       grad_y[j] = there && a.grad_y ? at_step(a.grad_y, j) : S{};
@@ -169,6 +176,24 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
     }
   }
   fetch(0, here, next);
+  // The gradient of the state after a step. Where another one replaced it, it is that one's, and
+  // ends here.
+  bool replaced[2] = {};
+  const auto add = [&](void* sums, int j, float grad) {
+    if (!sums || !at.inside(j)) return;
+    float* const sum = at.of(static_cast<float*>(sums), j, 1, 0);
+    device::store(sum, device::load(sum) + grad);
+  };
+  const auto after_step = [&](int j) {
+    const float grad = sum[j] + carry[j];
+    if (!replaced[j % 2]) return grad;
+    add(a.grad_reset_h, j, grad);
+    if constexpr (C::kHasCellState) {
+      add(a.grad_reset_c, j, dc[j]);
+      dc[j] = 0;
+    }
+    return 0.0f;
+  };
 
   for (int step = 0; step < at.steps; ++step) {
     const int t = time(step), buffer = step % 2;
@@ -176,7 +201,12 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
       float cache[C::kCached + 1], extra[C::kCached + 1] = {}, dx[G], dr[G], direct = 0;
       FASTSEQ_UNROLL(4)
       for (int k = 0; k < C::kCached; ++k) cache[k] = device::widen(cached[j][k]);
-      const float old = device::widen(before[j]), through = sum[j] + carry[j];
+      const float through = after_step(j), stored = device::widen(before[j]);
+      float old = stored;
+      if constexpr (C::kHasCellState || C::kHasDirectPath) {
+        const void* const by = C::kHasCellState ? a.resets.c : a.resets.h;
+        if (cut[j % 2]) old = at.template replacing<S>(by, j);
+      }
       float dc_next = dc[j];
       C::template backward<device::Math>(cache, old, c[j], old, old,
                                          through + device::widen(grad_y[j]), extra, kNoZone<float>,
@@ -185,7 +215,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
       const bool active = at.active(j, t);
       carry[j] = active ? direct : through;
       dc[j] = active ? dc_next : dc[j];
-      c[j] = old;
+      c[j] = stored;
       FASTSEQ_UNROLL(4) for (int gate = 0; gate < G; ++gate) {
         const int to = (buffer * kSelfRows + 2 * at.q + j % 2) * kPitch + gate * kHidden;
         sides.set(to + at.unit + j / 2 * 8, Factor<S>::of(active ? dr[gate] : 0.0f));
@@ -201,6 +231,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
     }
     here = next;
     next = start(step + 2);
+    FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) replaced[i] = cut[i];
     fetch(step + 1, here, next);
     device::sync();
 
@@ -225,7 +256,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
 
   FASTSEQ_UNROLL(4) for (int j = 0; j < kCells; ++j) {
     if (!at.inside(j)) continue;
-    device::store(at.of(static_cast<S*>(a.grad_h0), j, 1, 0), sum[j] + carry[j]);
+    device::store(at.of(static_cast<S*>(a.grad_h0), j, 1, 0), after_step(j));
     if constexpr (C::kHasCellState) {
       device::store(at.of(static_cast<S*>(a.grad_c0), j, 1, 0), dc[j]);
     }

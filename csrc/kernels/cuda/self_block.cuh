@@ -47,7 +47,7 @@ struct SelfLane {
   int unit, row;  // of cell 0, in the layer and in the batch
   int hidden, batch;
   int lengths[2];  // of its rows, in steps
-  int steps;       // of the block: of its first row, which is the longest
+  int steps;       // of the block: of its longest row
 
   FASTSEQ_DEVICE SelfLane(const TableOfSteps& a, int64_t width, int units)
       : warp(device::thread_index() / device::kWarp),
@@ -58,7 +58,7 @@ struct SelfLane {
         row(static_cast<int>(device::block_index()) * kSelfRows + 2 * q),
         hidden(static_cast<int>(width)),
         batch(static_cast<int>(a.batch)),
-        steps(a.length(row - 2 * q)) {
+        steps(longest(a, row - 2 * q)) {
     FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
       lengths[i] = row + i < batch ? a.length(row + i) : 0;
     }
@@ -76,6 +76,33 @@ struct SelfLane {
   FASTSEQ_DEVICE T* of(T* step, int j, int width, int i) const {
     return step + ((row + j % 2) * width * hidden + unit + j / 2 * 8) + int64_t{i} * hidden;
   }
+  // What replaces the state of cell j.
+  template <class S>
+  FASTSEQ_DEVICE float replacing(const void* state, int j) const {
+    return state && inside(j) ? device::load(of(static_cast<const S*>(state), j, 1, 0)) : 0.0f;
+  }
+
+ private:
+  FASTSEQ_DEVICE int longest(const TableOfSteps& a, int first) const {
+    int most = 0;
+    FASTSEQ_UNROLL(8) for (int i = 0; i < kSelfRows; ++i) {
+      const int steps = first + i < batch ? a.length(first + i) : 0;
+      most = most < steps ? steps : most;
+    }
+    return most;
+  }
 };
+
+// f(the number type, the cell's): those that tensor cores multiply
+template <class F>
+const char* with_types(DType dtype, Cell cell, const F& f) {
+  return with_dtype(dtype, [&](auto type) -> const char* {
+    if constexpr (sizeof(type) == 8) {
+      return "there is no such kernel of double";
+    } else {
+      return with_cell(cell, [&](auto kind) { return f(type, kind); });
+    }
+  });
+}
 
 }  // namespace fastseq::cuda

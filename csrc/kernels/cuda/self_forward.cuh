@@ -23,6 +23,7 @@ namespace fastseq::cuda {
 // S as for RecurrenceForward, of which this is the part without a projection.
 struct SelfForward {
   TableOfSteps seq;
+  Resets resets;
   int64_t hidden;
   const void* pre;        // S [N, G*H]
   const void* h0;         // S [B, H]
@@ -102,6 +103,11 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
     if constexpr (C::kHasCellState) {
       if (at.inside(j)) c[j] = device::load(at.of(static_cast<const S*>(a.c0), j, 1, 0));
     }
+    if (a.resets.before(a.seq, a.seq.reverse ? at.steps - 1 : 0, at.row + j % 2,
+                        at.lengths[j % 2])) {
+      h[j] = at.template replacing<S>(a.resets.h, j);
+      c[j] = at.template replacing<S>(a.resets.c, j);
+    }
     keep(0, j, h[j]);
   }
   if constexpr (C::kSplitsGates) {
@@ -146,6 +152,10 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
     FASTSEQ_UNROLL(4) for (int j = 0; j < kCells; ++j) {
       FASTSEQ_UNROLL(4) for (int gate = 0; gate < G; ++gate) now_x[j][gate] = x[j][gate];
     }
+    bool cut[2];  // whether the step after this one begins with another state
+    FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
+      cut[i] = a.resets.after(a.seq, t, at.row + i, at.lengths[i]);
+    }
     const int64_t row = here;
     here = next;
     next = start(step + 2);
@@ -160,13 +170,15 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
       if constexpr (C::kSplitsGates) r[2] += bias[j / 2];
       C::template forward<device::Math>(in, r, h[j], c[j], kNoZone<float>, cache, c_next, h_next);
       const bool active = at.active(j, t);  // a row that is not keeps its state
-      h[j] = active ? device::round_to<S>(h_next) : h[j];
-      c[j] = active ? c_next : c[j];
+      const float h_now = active ? device::round_to<S>(h_next) : h[j];
+      const float c_now = active ? c_next : c[j];
+      h[j] = cut[j % 2] ? at.template replacing<S>(a.resets.h, j) : h_now;
+      c[j] = cut[j % 2] ? at.template replacing<S>(a.resets.c, j) : c_now;
       keep(1 - now, j, h[j]);
       if (!active) continue;
-      device::store(at.of(static_cast<S*>(a.y) + row * H, j, 1, 0), h[j]);
+      device::store(at.of(static_cast<S*>(a.y) + row * H, j, 1, 0), h_now);
       if constexpr (C::kHasCellState) {
-        if (a.cells) device::store(at.of(static_cast<float*>(a.cells) + row * H, j, 1, 0), c[j]);
+        if (a.cells) device::store(at.of(static_cast<float*>(a.cells) + row * H, j, 1, 0), c_now);
       }
       if (a.gates) {
         S* const gates = static_cast<S*>(a.gates) + row * H * C::kCached;

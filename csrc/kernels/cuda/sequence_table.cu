@@ -1,4 +1,5 @@
-// The table of a packed batch, carried to the device in the arguments of its launches.
+// The table of a packed batch, carried to the device in the arguments of its launches, and that of
+// a padded one, made of lengths that are there already.
 #include <algorithm>
 #include <vector>
 
@@ -21,9 +22,33 @@ FASTSEQ_KERNEL table_kernel(const TablePart part) {
   if (i < part.count) device::store(part.table + i, part.numbers[i]);
 }
 
+struct PaddedTable {
+  int32_t* table;
+  const int64_t* lengths;
+  int steps, batch;
+};
+
+FASTSEQ_KERNEL padded_table_kernel(const PaddedTable a) {
+  const int i = static_cast<int>(device::thread()), row = i - a.steps - 1;
+  if (row < 0) {
+    device::store(a.table + i, i * a.batch);
+  } else if (row < a.batch) {
+    const int64_t length = device::memory::load(a.lengths + row);
+    const int steps = length < 0 ? 0 : length < a.steps ? static_cast<int>(length) : a.steps;
+    device::store(a.table + i, steps);
+  }
+}
+
 }  // namespace
 
 const char* write_table(const Sequence& seq, int32_t* table, void* stream) {
+  if (seq.lengths) {
+    const PaddedTable args{.table = table,
+                           .lengths = seq.lengths,
+                           .steps = static_cast<int>(seq.steps),
+                           .batch = static_cast<int>(seq.batch)};
+    return device::launch(padded_table_kernel, table_size(seq), as_stream(stream), args);
+  }
   std::vector<int32_t> numbers(seq.offsets, seq.offsets + seq.steps + 1);
   // Rows fall step by step: those between two steps' sizes end where the longer one was.
   int64_t row = seq.batch;
