@@ -106,6 +106,7 @@ struct Pack {
   }
   FASTSEQ_INLINE void write(S* p) const { memory::write<V>(p, values); }
   void set(int i, S x) { values[i] = x; }
+  S get(int i) const { return values[i]; }
 };
 
 template <class T>

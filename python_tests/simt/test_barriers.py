@@ -25,19 +25,19 @@ def lrn(lrn: Lrn, memory: torch.memory_format, back: bool) -> None:
         SIMT.local_response_norm(x, *lrn.parameters, lrn.within)
 
 
-def trio(size: int, memory: torch.memory_format, back: bool) -> None:
-    x = images(1, 20, 19, 18, memory=memory)
+def trio(size: int, memory: torch.memory_format, back: bool, channels: int = 20) -> None:
+    x = images(1, channels, 19, 18, memory=memory)
     parameters = (*Lrn(size).parameters, *Pool().window)
     y, offsets = SIMT.relu_lrn_max_pool2d(x, *parameters, False, True)
     if back:
         SIMT.relu_lrn_max_pool2d_backward(y, offsets, x, *parameters)
 
 
-def pool(back: bool) -> None:
-    x = images(1, 20, 19, 18)
+def pool(memory: torch.memory_format, back: bool, channels: int = 20) -> None:
+    x = images(1, channels, 19, 18, memory=memory)
     y, offsets = SIMT.max_pool2d(x, *Pool().window, False, True)
     if back:
-        SIMT.max_pool2d_backward(y, offsets, 19, 18, False, *Pool().window)
+        SIMT.max_pool2d_backward(y, offsets, 19, 18, memory is LAST, *Pool().window)
 
 
 PLANES = torch.contiguous_format
@@ -52,15 +52,19 @@ CALLS: dict[str, tuple[Callable[[], None], int]] = {
         ("LRN within backward, planes", lambda n=size: lrn(Lrn(n, within=True), PLANES, True), 4),
         ("LRN within backward, last", lambda n=size: lrn(Lrn(n, within=True), LAST, True), 4),
         ("trio, planes", lambda n=size: trio(n, PLANES, False), 3 if size == 5 else 1),
-        ("trio, last", lambda n=size: trio(n, LAST, False), 3),
+        ("trio, last", lambda n=size: trio(n, LAST, False), 2 if size == 5 else 3),
         ("trio and back, planes", lambda n=size: trio(n, PLANES, True), 5 if size == 5 else 1),
         ("trio and back, last", lambda n=size: trio(n, LAST, True), 5),
     ]
 }
 CALLS["LRN, planes"] = (lambda: lrn(Lrn(), PLANES, False), 2)
 CALLS["LRN backward, planes"] = (lambda: lrn(Lrn(), PLANES, True), 2)
-CALLS["pool, planes"] = (lambda: pool(False), 2)
-CALLS["pool and back, planes"] = (lambda: pool(True), 4)
+CALLS["pool, planes"] = (lambda: pool(PLANES, False), 2)
+CALLS["pool and back, planes"] = (lambda: pool(PLANES, True), 4)
+for channels, flat in ((20, 0), (21, 1)):  # whole vectors of channels, and a row that is flat
+    CALLS[f"pool and back, last, {channels}"] = (lambda c=channels: pool(LAST, True, c), 4)
+    back = (lambda c=channels: trio(5, LAST, True, c), 5 + flat)
+    CALLS[f"trio and back, last, {channels}"] = back
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -87,12 +87,49 @@ def test_ends_of_blocks(
 
 
 @each_format
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 8, 1, 9),  # one row, one column, and a window larger than the image
+        (2, 7, 9, 1),
+        (1, 3, 2, 2),
+        (2, 5, 1, 70),  # strips of which some are shorter than a vector
+        (2, 5, 70, 1),
+        (1, 72, 5, 6),  # groups of channels, the last of them smaller
+        (1, 3, 35, 7),  # bands
+        (1, 1025, 3, 4),  # more channels than a block has room for
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_images_of_every_shape(
+    shape: tuple[int, ...], ceil_mode: bool, memory: torch.memory_format, dtype: torch.dtype
+) -> None:
+    check(images(*shape, dtype=dtype, memory=memory), Pool(padding=(1, 1), ceil_mode=ceil_mode))
+
+
+@each_format
+@pytest.mark.parametrize("channels", [5, 8])
+def test_fewer_outputs_than_the_image_has(channels: int, memory: torch.memory_format) -> None:
+    """Backward takes the outputs that it is given: pixels beyond them have no gradient."""
+    x, pool = images(1, channels, 9, 40, memory=memory), Pool()
+    y, offsets = forward(x[:, :, :5, :7].contiguous(memory_format=memory), pool)
+    found = backward(y, offsets, x, pool)
+    inside = backward(y, offsets, x[:, :, :5, :7].contiguous(memory_format=memory), pool)
+    assert torch.equal(found[:, :, :5, :7], inside)
+    assert not found[:, :, 5:].any()
+    assert not found[:, :, :, 7:].any()
+
+
+@each_format
 @pytest.mark.parametrize("pool", [Pool(), Pool(kernel=(2, 3), padding=(1, 1))], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.half], ids=str)
+@pytest.mark.parametrize("channels", [5, 8])
 def test_ties_nan_and_minus_infinity(
-    pool: Pool, memory: torch.memory_format, dtype: torch.dtype
+    channels: int, pool: Pool, memory: torch.memory_format, dtype: torch.dtype
 ) -> None:
-    x = images(2, 8, 9, 11, memory=memory).round().to(dtype)  # many equal values
+    x = images(2, channels, 9, 11, memory=memory).round().to(dtype)  # many equal values
     check(x, pool)
     x[0, 2] = -float("inf")
     x[1, :, 4:6, 3:7] = float("nan")
@@ -101,7 +138,7 @@ def test_ties_nan_and_minus_infinity(
     assert same(y.double(), exact)
     assert torch.equal(pool.indices(offsets, 11), indices)
     grad = torch.ones_like(y)
-    expected = torch.zeros(2, 8, 99).scatter_add_(
+    expected = torch.zeros(2, channels, 99).scatter_add_(
         2, indices.flatten(2), torch.ones(indices.flatten(2).shape)
     )
     assert torch.equal(backward(grad, offsets, x, pool).float().flatten(2), expected)
@@ -112,11 +149,16 @@ def test_no_batch() -> None:
 
 
 @each_format
-def test_nothing_to_do(memory: torch.memory_format) -> None:
-    x = torch.empty(0, 3, 7, 7).contiguous(memory_format=memory)
-    y, offsets = forward(x, Pool())
-    assert y.shape == offsets.shape == (0, 3, 3, 3)
-    assert backward(y, offsets, x, Pool()).shape == x.shape
+@pytest.mark.parametrize("shape", [(0, 3, 7, 7), (2, 0, 7, 7), (0, 0, 70, 70)], ids=str)
+@pytest.mark.parametrize("pool", [Pool(), Pool(kernel=(2, 2)), WIDE], ids=str)
+def test_nothing_to_do(pool: Pool, shape: tuple[int, ...], memory: torch.memory_format) -> None:
+    x = torch.empty(shape).contiguous(memory_format=memory)
+    y, offsets = forward(x, pool)
+    assert y.shape == offsets.shape
+    assert y.shape[:2] == shape[:2]
+    for last in (False, True):
+        found = SIMT.max_pool2d_backward(y, offsets, *shape[-2:], last, *pool.window)
+        assert found.shape == shape
 
 
 @each_format

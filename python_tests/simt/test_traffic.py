@@ -117,35 +117,22 @@ class Ceiling:
 
 
 LOW_BANDS = "a strip holds few of such wide rows, and shares one or two of them with each neighbour"
-LANES = "one output a thread: the last warp of 169 or so has few"
-L1 = "each thread reads all outputs or inputs that it needs: neighbours share them in the L1 cache"
-SCALARS = "and where channels are no multiple of a vector, one by one"
-HALO = "a group of 32 channels reads two more on either side, one by one; they share sectors"
-FEW = "and of a group of 32 channels there are but 7"
+LANES = (
+    "one output a thread: the last warp of 169 or so has few, and to share out those of several planes"
+    " costs a look-up for each"
+)
 # The first that fits counts; an op that is not named has the usual ceiling.
 OWN = {
     "pool, NCHW, *, 112 x 112": Ceiling(sectors=1.22, why=LOW_BANDS),
     "pool, NCHW, *, 200 x 133": Ceiling(1.15, 1.26, 0.14, LOW_BANDS + "; " + LANES),
     "pool, NCHW, *": Ceiling(idle=0.14, why=LANES),
-    "pool, NHWC, *, 61 x 47": Ceiling(1.90, 3.30, why=L1 + ", " + SCALARS),
-    "pool, NHWC, *, 200 x 133": Ceiling(1.95, 4.30, why=L1 + ", " + SCALARS),
-    "pool, NHWC, *": Ceiling(1.90, 1.90, why=L1),
     "pool backward, NCHW, *, 112 x 112": Ceiling(1.20, 1.32, why=LOW_BANDS),
     "pool backward, NCHW, *, 200 x 133": Ceiling(1.34, 1.50, why=LOW_BANDS),
-    "pool backward, NHWC, *, 61 x 47": Ceiling(1.80, 4.60, 0.48, L1 + ", " + SCALARS),
-    "pool backward, NHWC, *, 200 x 133": Ceiling(1.80, 4.30, 0.48, L1 + ", " + SCALARS),
-    "pool backward, NHWC, *": Ceiling(3.10, 3.10, 0.25, L1),
     "trio, NCHW, *, 112 x 112": Ceiling(sectors=1.22, why=LOW_BANDS),
     "trio, NCHW, *, 200 x 133": Ceiling(1.15, 1.26, why=LOW_BANDS),
-    "trio, NHWC, *, 200 x 133": Ceiling(1.15, 7.00, 0.37, HALO + ", " + FEW),
-    "trio, NHWC, *, 61 x 47": Ceiling(1.15, 3.50, why=HALO),
-    "trio, NHWC, *": Ceiling(1.15, 2.90, why=HALO),
     "trio backward, NCHW, *, 112 x 112": Ceiling(1.15, 1.23, why=LOW_BANDS),
     "trio backward, NCHW, *, 200 x 133": Ceiling(1.22, 1.32, why=LOW_BANDS),
     "trio backward, NCHW, bfloat16, 61 x 47": Ceiling(sectors=1.18, why=LOW_BANDS),
-    "trio backward, NHWC, *, 61 x 47": Ceiling(1.50, 5.60, 0.24, L1 + ", " + SCALARS),
-    "trio backward, NHWC, *, 200 x 133": Ceiling(1.50, 5.60, 0.24, L1 + ", " + SCALARS),
-    "trio backward, NHWC, *": Ceiling(2.25, 2.25, 0.13, L1),
 }
 CASES = {
     f"{op}, {'NCHW' if memory is PLANES else 'NHWC'}, {str(dtype)[6:]}, {plane}": (

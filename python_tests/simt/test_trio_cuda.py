@@ -106,6 +106,9 @@ def test_windows_beyond_the_tiles(lrn: Lrn, pool: Pool, memory: torch.memory_for
         (2, 3, 9, 113),  # a band of three rows of outputs; the last row and column of x in none
         (1, 2, 5, 341),  # no room for a row of outputs in a band
         (1, 1, 3, 1003),  # nor beside a strip
+        (1, 24, 40, 7),  # bands of rows, channels_last
+        (1, 36, 4, 23),  # tiles of columns; vectors of floats, not of bfloat16
+        (1, 1030, 3, 4),  # more channels than a block has room for
     ],
     ids=str,
 )
@@ -119,9 +122,19 @@ def test_ends_of_tiles(
 
 
 @each_format
+@pytest.mark.parametrize(
+    "shape", [(2, 8, 1, 9), (2, 7, 9, 1), (1, 3, 2, 2), (2, 5, 1, 70)], ids=str
+)
+def test_images_of_a_row_or_a_column(shape: tuple[int, ...], memory: torch.memory_format) -> None:
+    check(images(*shape, memory=memory), Lrn(), Pool(padding=(1, 1)))
+    check(images(*shape, memory=memory), Lrn(), Pool(padding=(1, 1), ceil_mode=True))
+
+
+@each_format
 @pytest.mark.parametrize("pool", [Pool(), Pool(kernel=(3, 2), padding=(1, 0))], ids=str)
-def test_ties_nan_and_infinity(pool: Pool, memory: torch.memory_format) -> None:
-    x = images(2, 9, 9, 11, memory=memory).round()  # the ReLU alone makes many ties
+@pytest.mark.parametrize("channels", [8, 9])
+def test_ties_nan_and_infinity(channels: int, pool: Pool, memory: torch.memory_format) -> None:
+    x = images(2, channels, 9, 11, memory=memory).round()  # the ReLU alone makes many ties
     check(x, Lrn(), pool)
     x[0, 4, 3, 3] = float("nan")
     x[1, 4, 5, 5] = float("inf")
@@ -159,11 +172,14 @@ def test_memory_that_starts_anywhere(
 
 
 @each_format
-def test_nothing_to_do(memory: torch.memory_format) -> None:
-    x = torch.empty(0, 3, 7, 7).contiguous(memory_format=memory)
-    y, offsets = forward(x, Lrn(), Pool())
-    assert y.shape == offsets.shape == (0, 3, 3, 3)
-    assert backward(y, offsets, x, Lrn(), Pool()).shape == x.shape
+@pytest.mark.parametrize("shape", [(0, 3, 7, 7), (2, 0, 7, 7), (0, 0, 70, 70)], ids=str)
+@pytest.mark.parametrize("lrn", [Lrn(5), Lrn(4)], ids=str)
+def test_nothing_to_do(lrn: Lrn, shape: tuple[int, ...], memory: torch.memory_format) -> None:
+    x = torch.empty(shape).contiguous(memory_format=memory)
+    y, offsets = forward(x, lrn, Pool())
+    assert y.shape == offsets.shape
+    assert y.shape[:2] == shape[:2]
+    assert backward(y, offsets, x, lrn, Pool()).shape == shape
 
 
 @each_format

@@ -35,6 +35,8 @@ struct Constant {
 inline device::Stream as_stream(void* stream) { return static_cast<device::Stream>(stream); }
 
 inline int64_t divide_up(int64_t n, int64_t d) { return (n + d - 1) / d; }
+FASTSEQ_HD int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTSEQ_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Elements of S in 16 bytes.
 template <class S>

@@ -240,6 +240,11 @@ struct Pack {
   FASTSEQ_DEVICE void set(int i, S x) {  // i: a constant
     __builtin_memcpy(reinterpret_cast<char*>(&word) + i * sizeof(S), &x, sizeof x);
   }
+  FASTSEQ_DEVICE S get(int i) const {
+    S x;
+    __builtin_memcpy(&x, reinterpret_cast<const char*>(&word) + i * sizeof(S), sizeof x);
+    return x;
+  }
 };
 
 // An array in the block's shared memory, from a byte offset on.

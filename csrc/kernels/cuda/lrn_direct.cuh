@@ -26,9 +26,6 @@ struct Element {
   }
 };
 
-FASTSEQ_HD int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-FASTSEQ_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // The sum of f(index) over the window [-before, after] around element e, whose index is i. Within a
 // channel a row is summed first, as the tiled kernels do.
 template <bool kWithin, class A, class F>

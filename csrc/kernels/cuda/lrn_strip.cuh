@@ -23,37 +23,56 @@ constexpr int kStripBlocks = sizeof(S) == 8                     ? 1
                              : device::kArchitecture / 100 == 7 ? 2
                                                                 : 3;
 
+// Forward: a walk's first stage, which fills the ring with what is before its first channel, or
+// with zeros, and the planes that it reads.
+template <int N>
+struct ForwardStages {
+  static constexpr int kBefore = N / 2, kAfter = (N - 1) / 2;
+  int first, from, to;
+
+  FASTSEQ_DEVICE ForwardStages(const StripWalk& walk, const Images& images)
+      : first(walk.from - (walk.from ? N - 1 : kAfter)),
+        from(at_least(walk.from - kBefore, 0)),
+        to(at_most(walk.to + kAfter, static_cast<int>(images.channels))) {}
+};
+
+// Normalizes a stage's planes: write(k, pixel, y) takes each of the thread's values. `in` is N / 2
+// planes ahead.
+template <class S, class Input, int N, int R, class In, class Write>
+FASTSEQ_DEVICE void normalize_stage(const In& in, int length, const Norm<S, N>& norm,
+                                    Ring<accumulate_t<S>, N> (&ring)[R], const Write& write) {
+  using A = accumulate_t<S>;
+  FASTSEQ_UNROLL(1) for (int k = 0; k < kPack<S>; ++k) {
+    FASTSEQ_UNROLL(R) for (int v = 0; v < R; ++v) {
+      const int pixel = strip_pixel(v);
+      if (pixel >= length) continue;
+      ring[v].push(Input::of(A(device::widen(in.get(k, pixel)))));
+      const A y = ring[v].value[N / 2] * norm.factor(ring[v].squares());
+      write(k, pixel, device::narrow<S>(y));
+    }
+  }
+}
+
 template <class S, int N>
 FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks<S>)
 strip_forward(Of<S, LrnForward> a, Norm<S, N> norm, StripPlan plan) {
-  using A = accumulate_t<S>;
-  constexpr int K = kPack<S>, kBefore = N / 2, kAfter = (N - 1) / 2;
+  constexpr int K = kPack<S>, kAfter = (N - 1) / 2;
   const StripWalk walk(a.images, plan);
-  const int C = static_cast<int>(a.images.channels), from = walk.from, to = walk.to;
-  // The first stage fills the ring: with what is before the first channel, or with zeros.
-  const int first = from - (from ? N - 1 : kAfter);
+  const ForwardStages<N> stages(walk, a.images);
   const auto x = strip_of(static_cast<const S*>(a.x), a.images, plan, walk);
   const auto y = strip_of(static_cast<S*>(a.y), a.images, plan, walk);
-  Planes<S> in(x, first + kAfter, 0);
-  PlanesOut<S> out(y, first, strip_bytes<S, K>(plan.length));
-  Ring<A, N> ring[kStripPixels];
-  const int in_from = at_least(from - kBefore, 0), in_to = at_most(to + kAfter, C);
-  in.fetch(first + kAfter, in_from, in_to);
-  for (int c = first; c < to; c += K) {
-    in.put(c + kAfter, in_from, in_to);
+  Planes<S> in(x, stages.first + kAfter, 0);
+  PlanesOut<S> out(y, stages.first, strip_bytes<S, K>(plan.length));
+  Ring<accumulate_t<S>, N> ring[kStripPixels];
+  in.fetch(stages.first + kAfter, stages.from, stages.to);
+  for (int c = stages.first; c < walk.to; c += K) {
+    in.put(c + kAfter, stages.from, stages.to);
     device::sync();
-    in.fetch(c + K + kAfter, in_from, in_to);
-    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
-      FASTSEQ_UNROLL(kStripPixels) for (int v = 0; v < kStripPixels; ++v) {
-        const int pixel = strip_pixel(v);
-        if (pixel >= x.length) continue;
-        ring[v].push(device::widen(in.get(k, pixel)));
-        const A value = ring[v].value[kBefore] * norm.factor(ring[v].squares());
-        out.set(k, pixel, device::narrow<S>(value));
-      }
-    }
+    in.fetch(c + K + kAfter, stages.from, stages.to);
+    normalize_stage<S, Identity>(in, x.length, norm, ring,
+                                 [&](int k, int pixel, S value) { out.set(k, pixel, value); });
     device::sync();
-    out.store(c, from, to);
+    out.store(c, walk.from, walk.to);
   }
 }
 

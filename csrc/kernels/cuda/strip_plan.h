@@ -5,7 +5,10 @@
 
 namespace fastseq::cuda {
 
-// Channels of a block, and blocks that share the channels of an image.
+FASTSEQ_HD int at_least(int a, int b) { return a < b ? b : a; }
+FASTSEQ_HD int at_most(int a, int b) { return a < b ? a : b; }
+
+// Channels (or rows, or columns) of a block, and blocks that share those of an image.
 struct Cut {
   int size, count;
 };
@@ -39,13 +42,14 @@ FASTSEQ_HD int64_t strip_bytes(int length) {
 // Two blocks for each multiprocessor of the largest machines: an H200 has 132, a B200 148.
 constexpr int64_t kEnoughBlocks = 2 * 148;
 
-// Cuts of so many channels, each of `least` or more: as many as it takes to have enough blocks, and
-// none where half as many blocks are there without, since a cut reads some channels again.
-inline Cut cut_channels(int64_t blocks, int64_t channels, int64_t least) {
+// Cuts of a walk of `length` channels or rows, each of `least` or more: as many as it takes to have
+// enough blocks, and none where half as many blocks are there without, since a cut reads some
+// channels or rows again.
+inline Cut cut(int64_t blocks, int64_t length, int64_t least) {
   const int64_t wanted = blocks > 0 && blocks < kEnoughBlocks ? kEnoughBlocks / blocks : 1;
-  const int64_t most = channels > least ? channels / least : 1;
-  const int64_t size = channels > 0 ? divide_up(channels, wanted < most ? wanted : most) : 1;
-  return {static_cast<int>(size), static_cast<int>(divide_up(channels, size))};
+  const int64_t most = length > least ? length / least : 1;
+  const int64_t size = length > 0 ? divide_up(length, wanted < most ? wanted : most) : 1;
+  return {static_cast<int>(size), static_cast<int>(divide_up(length, size))};
 }
 
 // Indices of pixels and channels are ints; a plane of a few pixels leaves a block without work.
@@ -68,7 +72,7 @@ StripPlan even_strips(const Images& images, int moves, int64_t most, int64_t lea
   const int64_t strips = divide_up(images.pixels(), most);
   const auto length = static_cast<int>(divide_up(images.pixels(), strips));
   return {length, static_cast<int>(strips), strip_threads<V>(length, moves),
-          cut_channels(images.batch * strips, images.channels, least_channels)};
+          cut(images.batch * strips, images.channels, least_channels)};
 }
 template <int V>
 constexpr int64_t most_pixels(int moves) {
@@ -123,7 +127,7 @@ StripPlan choose_band(const Images& images, const Window<true>& window, int move
     least = cost;
     best = plan;
   }
-  best.channels = cut_channels(images.batch * best.strips, images.channels, least_channels);
+  best.channels = cut(images.batch * best.strips, images.channels, least_channels);
   return best;
 }
 

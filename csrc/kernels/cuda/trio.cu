@@ -4,6 +4,7 @@
 #include "trio_direct.cuh"
 #include "trio_last.cuh"
 #include "trio_planes.cuh"
+#include "trio_rows.cuh"
 
 namespace fastseq::cuda {
 namespace {
@@ -83,35 +84,61 @@ const char* strips(const Of<S, TrioBackward>& a, device::Stream stream) {
 
 // ---- channels_last
 
-template <class S, int N>
+template <class S>
 const char* last(const Of<S, TrioForward>& a, device::Stream stream) {
-  using A = accumulate_t<S>;
   const Images& s = a.images;
-  const Window<(N > 0)> window(s, a.pool);
+  const Window<false> window(s, a.pool);
   constexpr int shift = 5, group = 1 << shift;
   const LastTile tile{group, shift, divide_up(s.channels, group)};
   const int64_t bytes =
-      static_cast<int64_t>(sizeof(A)) * tile.pitch(a.lrn.before(), a.lrn.after()) +
+      static_cast<int64_t>(sizeof(accumulate_t<S>)) * tile.pitch(a.lrn.before(), a.lrn.after()) +
       static_cast<int64_t>(sizeof(int64_t));
   const PoolTile pool =
       choose_tile(window, smaller(device::kSharedLimit / bytes, device::kBlock), 0, device::kBlock);
   if (pool.oh == 0) return direct(a, stream);
   const device::Grid grid{s.batch * pool.down * pool.across * tile.groups, device::kBlock,
                           bytes * pool.inputs()};
-  return device::launch(trio_last_forward<S, (N > 0), N>, grid, stream, a, Norm<S, N>(a.lrn),
-                        window, pool, tile);
+  return device::launch(trio_last_forward<S>, grid, stream, a, Norm<S, 0>(a.lrn), window, pool,
+                        tile);
 }
-template <class S, int N>
+template <class S>
 const char* last(const Of<S, TrioBackward>& a, device::Stream stream) {
-  constexpr int V = kLastRun<S, N>;
   const Images& s = a.images;
-  const LastBackwardTile<accumulate_t<S>, V> tile(static_cast<int>(a.lrn.before()),
-                                                  static_cast<int>(a.lrn.after()), device::kBlock);
-  const device::Grid grid{divide_up(s.numel(), device::kBlock * V), device::kBlock, tile.bytes()};
+  const LastBackwardTile<accumulate_t<S>, kLastRun> tile(
+      static_cast<int>(a.lrn.before()), static_cast<int>(a.lrn.after()), device::kBlock);
+  const device::Grid grid{divide_up(s.numel(), device::kBlock * kLastRun), device::kBlock,
+                          tile.bytes()};
   const bool in_line =
       aligned(a.x, 16) && aligned(a.grad_y, 16) && aligned(a.grad_x, 16) && aligned(a.offsets, 16);
-  return device::launch(trio_last_backward<S, (N > 0), N>, grid, stream, a, Norm<S, N>(a.lrn),
-                        Window<(N > 0)>(s, a.pool), in_line);
+  return device::launch(trio_last_backward<S>, grid, stream, a, Norm<S, 0>(a.lrn),
+                        Window<false>(s, a.pool), in_line);
+}
+
+// Rows, where a block has room for all channels of three pixels.
+template <class S, int N>
+const char* rows(const Of<S, TrioForward>& a, device::Stream stream) {
+  if (!has_rows(a.images)) return last(a, stream);
+  const Window3 window(a.images, a.pool);
+  const bool flat = a.images.channels % kPack<S> || !aligned(a.x, 16) || !aligned(a.y, 16) ||
+                    !aligned(a.offsets, 16);
+  const RowPlan plan = choose_rows(a.images, window.w.out, window.h.out, false,
+                                   flat ? trio_rows_needs<S, true> : trio_rows_needs<S, false>);
+  if (!plan.threads) return last(a, stream);
+  const auto kernel = flat ? trio_rows_forward<S, N, true> : trio_rows_forward<S, N, false>;
+  return device::launch(kernel, plan.grid(a.images), stream, a, Norm<S, N>(a.lrn), window, plan);
+}
+template <class S, int N>
+const char* rows(const Of<S, TrioBackward>& a, device::Stream stream) {
+  if (!has_rows(a.images)) return last(a, stream);
+  const Window3 window(a.images, a.pool);
+  const bool flat = a.images.channels % kPack<S> || !aligned(a.x, 16) || !aligned(a.grad_y, 16) ||
+                    !aligned(a.grad_x, 16) || !aligned(a.offsets, 16);
+  const RowPlan plan =
+      choose_rows(a.images, pairs(window.w, window.width), pairs(window.h, window.height), false,
+                  flat ? trio_quads_needs<S, true> : trio_quads_needs<S, false>);
+  if (!plan.threads) return last(a, stream);
+  const auto kernel = flat ? trio_rows_backward<S, N, true> : trio_rows_backward<S, N, false>;
+  return device::launch(kernel, plan.grid(a.images), stream, a, Norm<S, N>(a.lrn), window, plan);
 }
 
 // ---- the one dispatcher, of both directions
@@ -124,9 +151,9 @@ const char* run(const Of<S, Block>& a, device::Stream stream) {
     const bool last_ = a.images.channels_last;
     if (a.pool.wide() || (last_ && a.lrn.size > kLongestLineWindow)) return direct(a, stream);
     if (a.lrn.size == kUsual && is_fast(a.lrn.beta) && is_fixed(a.pool)) {
-      return last_ ? last<S, kUsual>(a, stream) : strips<S, kUsual>(a, stream);
+      return last_ ? rows<S, kUsual>(a, stream) : strips<S, kUsual>(a, stream);
     }
-    return last_ ? last<S, 0>(a, stream) : planes(a, stream);
+    return last_ ? last(a, stream) : planes(a, stream);
   }
 }
 

@@ -1,4 +1,4 @@
-// ReLU -> LRN -> max-pool of channels_last images.
+// ReLU -> LRN -> max-pool of channels_last images, any window and any size.
 #pragma once
 
 #include "lrn_last.cuh"
@@ -18,12 +18,11 @@ struct LastTile {
   }
 };
 
-template <class S, bool kFixed, int N>
-FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<kFixed> window,
+template <class S>
+FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window,
                                  PoolTile tile, LastTile last) {
   using A = accumulate_t<S>;
-  const int before = N ? N / 2 : static_cast<int>(norm.before);
-  const int after = N ? (N - 1) / 2 : static_cast<int>(norm.after);
+  const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
   const TileCorner corner(window, tile, last.groups, true);
   const int64_t C = a.images.channels, c0 = corner.part * last.group;
   const int me = device::thread_index(), threads = device::block_size(), inputs = tile.inputs();
@@ -51,23 +50,11 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<k
   const int here = static_cast<int>(smaller(last.group, C - c0));
   for (int p = me; p < inputs; p += threads) {
     if (pixels.get(p) < 0) continue;
-    if constexpr (N > 0) {
-      Ring<A, N> ring;
-      FASTSEQ_UNROLL(N) for (int j = 0; j < N - 1; ++j) ring.push(xs.get(p * pitch + j));
-      FASTSEQ_UNROLL(N) for (int u = 0; u < here; ++u) {
-        ring.push(xs.get(p * pitch + u + N - 1));
-        const A y = ring.value[N / 2] * norm.factor(ring.squares());
-        xs.set(p * pitch + u, device::round_to<S>(y));
-      }
-    } else {
-      for (int u = 0; u < here; ++u) {
-        A sum = 0;
-        for (int j = 0; j <= before + after; ++j) {
-          sum = add_square(sum, xs.get(p * pitch + u + j));
-        }
-        const A y = xs.get(p * pitch + u + before) * norm.factor(sum);
-        xs.set(p * pitch + u, device::round_to<S>(y));
-      }
+    for (int u = 0; u < here; ++u) {
+      A sum = 0;
+      for (int j = 0; j <= before + after; ++j) sum = add_square(sum, xs.get(p * pitch + u + j));
+      const A y = xs.get(p * pitch + u + before) * norm.factor(sum);
+      xs.set(p * pitch + u, device::round_to<S>(y));
     }
   }
   device::sync();
@@ -85,14 +72,13 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window<k
   }
 }
 
-// Neighbouring channels of a thread. Any window costs much code for each: two are enough then.
-template <class S, int N>
-constexpr int kLastRun = N ? kPack<S> : 2;
+// Neighbouring channels of a thread. Any window costs much code for each: two are enough.
+constexpr int kLastRun = 2;
 
-template <class S, bool kFixed, int N>
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 2)
-trio_last_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window<kFixed> window, bool in_line) {
-  last_backward<S, N, kLastRun<S, N>, Relu>(a, norm, chosen<S, uint8_t>(a, window), in_line);
+trio_last_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<false> window, bool in_line) {
+  last_backward<S, 0, kLastRun, Relu>(a, norm, chosen<S, uint8_t>(a, window), in_line);
 }
 
 }  // namespace fastseq::cuda

@@ -12,42 +12,32 @@ namespace fastseq::cuda {
 template <class S, int N>
 FASTSEQ_KERNEL_OF(device::kBlock, device::kArchitecture / 100 == 12 ? 2 : 3)
 trio_strip_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, StripPlan plan) {
-  using A = accumulate_t<S>;
-  constexpr int K = kPack<S>, kBefore = N / 2, kAfter = (N - 1) / 2;
+  constexpr int K = kPack<S>, kAfter = (N - 1) / 2;
   const StripWalk walk(a.images, plan);
-  const int C = static_cast<int>(a.images.channels), from = walk.from, to = walk.to;
-  const int first = from - (from ? N - 1 : kAfter);  // as in strip_forward
+  const ForwardStages<N> stages(walk, a.images);
   const Band band(window, plan, walk);
   const auto x = band_of(static_cast<const S*>(a.x), a.images, walk, band);
   const auto of = [&](auto* tensor) {
     return outputs_of(tensor, a.images, walk, window, band.first_output, band.outputs);
   };
-  StripMover<const S, K, kBandMoves> in(x, first + kAfter, 0);
+  StripMover<const S, K, kBandMoves> in(x, stages.first + kAfter, 0);
   const BandPool<S> out(window, band, of(static_cast<S*>(a.y)),
-                        of(static_cast<uint8_t*>(a.offsets)), first,
+                        of(static_cast<uint8_t*>(a.offsets)), stages.first,
                         strip_bytes<S, K>(plan.length));
-  Ring<A, N> ring[kBandMoves];
-  const int in_from = at_least(from - kBefore, 0), in_to = at_most(to + kAfter, C);
-  in.fetch(first + kAfter, in_from, in_to);
-  for (int c = first; c < to; c += K) {
-    in.put(c + kAfter, in_from, in_to);
+  Ring<accumulate_t<S>, N> ring[kBandMoves];
+  in.fetch(stages.first + kAfter, stages.from, stages.to);
+  for (int c = stages.first; c < walk.to; c += K) {
+    in.put(c + kAfter, stages.from, stages.to);
     device::sync();
-    in.fetch(c + K + kAfter, in_from, in_to);
-    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
-      FASTSEQ_UNROLL(kBandMoves) for (int v = 0; v < kBandMoves; ++v) {
-        const int pixel = strip_pixel(v);
-        if (pixel >= x.length) continue;
-        ring[v].push(Math::relu(A(device::widen(in.get(k, pixel)))));
-        const A y = ring[v].value[kBefore] * norm.factor(ring[v].squares());
-        in.set(k, pixel, device::narrow<S>(y));
-      }
-    }
+    in.fetch(c + K + kAfter, stages.from, stages.to);
+    normalize_stage<S, Relu>(in, x.length, norm, ring,
+                             [&](int k, int pixel, S value) { in.set(k, pixel, value); });
     device::sync();
     FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
       out.pool(k, [&](int i) { return device::widen(in.get(k, i)); });
     }
     device::sync();
-    out.store(c, from, to);
+    out.store(c, walk.from, walk.to);
   }
 }
 
