@@ -8,6 +8,10 @@
 
 namespace fastseq::cuda {
 
+// Blocks on a multiprocessor that registers are for: on Ampere and Hopper three go without spills.
+constexpr int kTrioRowBlocks =
+    device::kArchitecture / 100 == 8 || device::kArchitecture / 100 == 9 ? 3 : 2;
+
 // Channels [c - N / 2, c + V + (N - 1) / 2) of a pixel in shared memory, zeros beyond the first and
 // the last of its C channels. Element i is channel c; f(x) is what becomes of an element.
 template <int V, int N, class T, class A, class F>
@@ -48,7 +52,7 @@ TileNeeds trio_rows_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
 trio_rows_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
@@ -117,7 +121,7 @@ TileNeeds trio_quads_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
 trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
