@@ -67,9 +67,10 @@ def needs(kind: str, pack: int, flat: bool, columns: int, channels: int) -> Need
         room = 2 * pack * (row(2 * columns + 1) * size * (1 + trio))
         room += 2 * pack * row(columns) * (size + 1) * flat
     else:
-        pixels, moved, moves = 2 * row(2 * columns), row(columns + 1), 8 // pack
-        own = 16 // pack
-        threads = max(ceil(columns * channels / 4), ceil(moved / moves), ceil(pixels / own))
+        pixels, moved, moves = 2 * row(2 * columns), row(columns + 1), 1 if flat else 8 // pack
+        own = 1 if flat else 16 // pack
+        quads = columns * channels // (1 if flat else 4)
+        threads = max(quads, ceil(moved / moves), ceil(pixels / own))
         room = 2 * pack * row(columns + 1) * (size + 1) + pack * pixels * size * flat
         if trio:
             moved, moves = moved + pixels, moves + own

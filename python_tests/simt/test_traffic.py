@@ -118,9 +118,10 @@ class Ceiling:
 
 LOW_BANDS = "a strip holds few of such wide rows, and shares one or two of them with each neighbour"
 LANES = (
-    "one output a thread: the last warp of 169 or so has few, and to share out those of several planes"
-    " costs a look-up for each"
+    "one output a thread: the last warp of 169 or so has few, and to share out those of several"
+    " planes costs a look-up for each"
 )
+WINDOWS = "of the windows over seven channels a sixth lies beyond the pixel, and is not read"
 # The first that fits counts; an op that is not named has the usual ceiling.
 OWN = {
     "pool, NCHW, *, 112 x 112": Ceiling(sectors=1.22, why=LOW_BANDS),
@@ -133,6 +134,7 @@ OWN = {
     "trio backward, NCHW, *, 112 x 112": Ceiling(1.15, 1.23, why=LOW_BANDS),
     "trio backward, NCHW, *, 200 x 133": Ceiling(1.22, 1.32, why=LOW_BANDS),
     "trio backward, NCHW, bfloat16, 61 x 47": Ceiling(sectors=1.18, why=LOW_BANDS),
+    "trio backward, NHWC, *, 200 x 133": Ceiling(idle=0.18, why=WINDOWS),
 }
 CASES = {
     f"{op}, {'NCHW' if memory is PLANES else 'NHWC'}, {str(dtype)[6:]}, {plane}": (

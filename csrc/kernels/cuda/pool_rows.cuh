@@ -211,15 +211,15 @@ struct QuadColumns {
         last_output(at_least(at_most(walk.column + walk.columns, window.w.out), first_output)) {}
 };
 
-// A thread's m-th quad: 2 x 2 pixels, the upper left of which is in column `w`. An element of one
-// of these is i = pixel * step + channel.
+// A thread's quad: a run in each of 2 x 2 pixels, the upper left of which is in column `w`. An
+// element of one of these is i = pixel * step + channel.
 template <bool kFlat>
 struct Quad {
   int column, channel, w;
   bool mine;
 
-  FASTSEQ_DEVICE Quad(const Window3& window, const RowWalk& walk, int m) {
-    const int item = device::thread_index() + m * device::block_size();
+  FASTSEQ_DEVICE Quad(const Window3& window, const RowWalk& walk) {
+    const int item = device::thread_index();
     const int of_pixel = walk.channels / kRun<kFlat>;
     column = item / of_pixel;
     channel = (item - column * of_pixel) * kRun<kFlat>;
@@ -234,7 +234,7 @@ struct Quad {
 template <class S, bool kFlat, bool kGroups>
 class QuadGradient {
  public:
-  static constexpr int V = kRun<kFlat>, kMoves = 8 / kPack<S>;
+  static constexpr int V = kRun<kFlat>, kMoves = kFlat ? 1 : 8 / kPack<S>;
   using A = accumulate_t<S>;
 
   FASTSEQ_DEVICE QuadGradient(const Window3& window, const RowWalk& walk,
@@ -320,9 +320,9 @@ FASTSEQ_DEVICE QuadGradient<S, kFlat, kGroups> quad_gradient(const Block& a, con
           shared};
 }
 
-// Where the gradients of two rows of pixels go: of a thread's quads, 16 elements.
+// Where the gradients of two rows of pixels go: a thread has four runs of them.
 template <class S, bool kFlat>
-using QuadRows = RowMover<S, kPack<S>, 16 / kPack<S>, 2, kFlat>;
+using QuadRows = RowMover<S, kPack<S>, kFlat ? 1 : 16 / kPack<S>, 2, kFlat>;
 
 // f(row, column, h, i): the pixels of a quad that are in the image, and in the tile's row h the
 // quad's first element, as memory counts.
@@ -345,7 +345,7 @@ TileNeeds pool_quads_needs(int columns, int channels) {
   constexpr int V = kPack<S>, kMoves = QuadGradient<S, kFlat, !kFlat>::kMoves;
   const int64_t outputs = row_vectors<V, kFlat>(columns + 1, channels);
   const int64_t pixels = 2 * row_vectors<V, kFlat>(2 * columns, channels);
-  const int64_t quads = divide_up(columns * int64_t{channels}, 4);
+  const int64_t quads = columns * int64_t{channels} / kRun<kFlat>;
   const int64_t movers =
       larger(divide_up(outputs, kMoves), divide_up(pixels, QuadRows<S, kFlat>::kMoves));
   const int64_t out_bytes = row_bytes<S, V, kFlat>(2 * columns, channels);
@@ -364,15 +364,14 @@ FASTSEQ_KERNEL pool_rows_backward(Of<S, PoolBackward> a, Window3 window, RowPlan
   auto gradient = quad_gradient<S, kFlat, !kFlat>(
       a, window, walk, columns,
       kFlat ? row_bytes<S, kPack<S>, kFlat>(columns.last - columns.first, walk.channels) : 0);
+  const Quad<kFlat> quad(window, walk);
   const int top = at_least(window.h.start(walk.from), 0);
   gradient.begin();
   for (int o = walk.from; o < walk.to; ++o) {
     gradient.put(o);
     device::sync();
     gradient.fetch(o + 1);
-    FASTSEQ_UNROLL(kRuns<kFlat>) for (int m = 0; m < kRuns<kFlat>; ++m) {
-      const Quad<kFlat> quad(window, walk, m);
-      if (!quad.mine) continue;
+    if (quad.mine) {
       accumulate_t<S> g[2][2][V];
       gradient.get(o, quad, g);
       for_quad(window, columns, static_cast<int>(a.images.channels), o, quad,

@@ -12,6 +12,26 @@
 
 namespace fastseq::cuda {
 
+// Of `length` elements that begin `shift` behind a vector's start, the first V and the last V have
+// a lane each, 2 V in all. The element that a lane moves by itself; -1: a whole vector holds it.
+template <int V>
+FASTSEQ_DEVICE int end_of(int lane, int shift, int length) {
+  if (lane < V) return shift && shift + lane < V && lane < length ? lane : -1;
+  if (shift && shift + length < V) return -1;
+  const int rest = (shift + length) & (V - 1), i = length - 2 * V + lane;
+  return 2 * V - lane <= rest ? i : -1;
+}
+
+// Of the V elements from element e of a tensor on, puts those that it has into shared memory.
+template <int V, class T>
+FASTSEQ_DEVICE void put_end(const device::Shared<std::remove_const_t<T>>& memory, int to, T* tensor,
+                            int64_t e, int64_t elements) {
+  FASTSEQ_UNROLL(1) for (int i = 0; i < V; ++i) {
+    if (e + i < 0 || e + i >= elements) continue;
+    memory.set(to + i, device::memory::load(tensor + e + i));
+  }
+}
+
 // A block's place: its image, columns [column, column + columns), steps [from, to) down the rows,
 // and channels [channel, channel + channels).
 struct RowWalk {

@@ -16,26 +16,6 @@
 
 namespace fastseq::cuda {
 
-// Of `length` elements that begin `shift` behind a vector's start, the first V and the last V have
-// a lane each, 2 V in all. The element that a lane moves by itself; -1: a whole vector holds it.
-template <int V>
-FASTSEQ_DEVICE int end_of(int lane, int shift, int length) {
-  if (lane < V) return shift && shift + lane < V && lane < length ? lane : -1;
-  if (shift && shift + length < V) return -1;
-  const int rest = (shift + length) & (V - 1), i = length - 2 * V + lane;
-  return 2 * V - lane <= rest ? i : -1;
-}
-
-// Of the V elements from element e of a tensor on, puts those that it has into shared memory.
-template <int V, class T>
-FASTSEQ_DEVICE void put_end(const device::Shared<std::remove_const_t<T>>& memory, int to, T* tensor,
-                            int64_t e, int64_t elements) {
-  FASTSEQ_UNROLL(1) for (int i = 0; i < V; ++i) {
-    if (e + i < 0 || e + i >= elements) continue;
-    memory.set(to + i, device::memory::load(tensor + e + i));
-  }
-}
-
 // A block's place: its image, its pixels, and its channels [from, to).
 struct StripWalk {
   int64_t image;
@@ -101,7 +81,10 @@ class StripMover {
       if (plane < from || plane >= to || vector_[r] >= at_.length) continue;
       const int64_t e = at_.start + plane * at_.plane + vector_[r];
       if (e >= 0 && e + V <= at_.elements) continue;
-      put_end<V>(memory_, to_element, at_.tensor, e, at_.elements);
+      FASTSEQ_UNROLL(1) for (int i = 0; i < V; ++i) {  // the tensor ends within the vector
+        if (e + i < 0 || e + i >= at_.elements) continue;
+        memory_.set(to_element + i, device::memory::load(at_.tensor + e + i));
+      }
     }
   }
 
@@ -120,11 +103,14 @@ class StripMover {
       memory_.template pack<V>(item(r) * V)
           .write(at_.tensor + at_.start + plane * at_.plane + vector_[r]);
     }
+    // The strip's first V elements and its last V, as far as no whole vector holds them.
     FASTSEQ_UNROLL(1)
     for (int one = device::thread_index(); one < 2 * V * K; one += device::block_size()) {
-      const int k = one / (2 * V), plane = c + k;
-      const int i = end_of<V>(one & (2 * V - 1), shift(k), at_.length);
-      if (i < 0 || plane < from || plane >= to) continue;
+      const int k = one / (2 * V), end = one & (2 * V - 1), plane = c + k;
+      const int i = end < V ? end : at_.length - 2 * V + end;
+      const int whole = end < V ? end + shift(k) : (shift(k) + at_.length) & (V - 1);
+      const bool mine = end < V ? shift(k) && whole < V : 2 * V - end <= whole;
+      if (!mine || plane < from || plane >= to) continue;
       device::memory::store(at_.tensor + at_.start + plane * at_.plane + i, get(k, i));
     }
   }

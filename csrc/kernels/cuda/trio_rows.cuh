@@ -8,6 +8,10 @@
 
 namespace fastseq::cuda {
 
+// Blocks on a multiprocessor that registers are for: on Ampere and Hopper three go without spills.
+constexpr int kTrioRowBlocks =
+    device::kArchitecture / 100 == 8 || device::kArchitecture / 100 == 9 ? 3 : 2;
+
 // Channels [c - N / 2, c + V + (N - 1) / 2) of a pixel in shared memory, zeros beyond the first and
 // the last of its C channels. Element i is channel c; f(x) is what becomes of an element.
 template <int V, int N, class T, class A, class F>
@@ -48,7 +52,7 @@ TileNeeds trio_rows_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
 trio_rows_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
@@ -117,7 +121,7 @@ TileNeeds trio_quads_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, kFlat ? 2 : 3)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
 trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
@@ -145,10 +149,8 @@ trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPl
     gradient.put(o);
     in.put(h0, top, bottom);
     device::sync();
-    A gp[kRuns<kFlat>][2][2][V];
-    FASTSEQ_UNROLL(kRuns<kFlat>) for (int m = 0; m < kRuns<kFlat>; ++m) {
-      const Quad<kFlat> quad(window, walk, m);
-      if (!quad.mine) continue;
+    A gp[2][2][V];
+    if (const Quad<kFlat> quad(window, walk); quad.mine) {
       A g[2][2][V];
       gradient.get(o, quad, g);
       for_quad(window, columns, C, o, quad, [&](int below, int right, int h, int i) {
@@ -160,7 +162,7 @@ trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPl
           A p, q;
           norm.factors(sum_of<V, N>(values, v, [](A s, A x) { return add_square(s, x); }), p, q);
           t.set(v, g[below][right][v] * values[v + N / 2] * q);
-          gp[m][below][right][v] = g[below][right][v] * p;
+          gp[below][right][v] = g[below][right][v] * p;
         }
         ts.set((h - h0) * row + i, t);
       });
@@ -168,23 +170,20 @@ trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPl
     gradient.fetch(o + 1);  // not before: registers are few
     in.fetch(h0 + 2, top, bottom);
     device::sync();
-    FASTSEQ_UNROLL(kRuns<kFlat>) for (int m = 0; m < kRuns<kFlat>; ++m) {
-      const Quad<kFlat> quad(window, walk, m);
-      for_quad(window, columns, C, o, quad, [&](int below, int right, int h, int i) {
-        A values[V + N - 1];
-        channels_around<V, N>(
-            ts, (h - h0) * row + i, quad.channel, C, [](A t) { return t; }, values);
-        const auto x = in.template get<V>(h, i);
-        device::Pack<S, V> dx;
-        FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-          const A x_v = Math::relu(A(device::widen(x.get(v))));
-          const A sum = sum_of<V, N>(values, v, [](A s, A t) { return s + t; });
-          const A value = norm.gradient(gp[m][below][right][v], x_v, sum);
-          dx.set(v, device::narrow<S>(Relu::gradient(x_v, value)));
-        }
-        out.template write<V>(h, i, dx);
-      });
-    }
+    const Quad<kFlat> quad(window, walk);  // anew: registers are few
+    for_quad(window, columns, C, o, quad, [&](int below, int right, int h, int i) {
+      A values[V + N - 1];
+      channels_around<V, N>(ts, (h - h0) * row + i, quad.channel, C, [](A t) { return t; }, values);
+      const auto x = in.template get<V>(h, i);
+      device::Pack<S, V> dx;
+      FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
+        const A x_v = Math::relu(A(device::widen(x.get(v))));
+        const A sum = sum_of<V, N>(values, v, [](A s, A t) { return s + t; });
+        const A value = norm.gradient(gp[below][right][v], x_v, sum);
+        dx.set(v, device::narrow<S>(Relu::gradient(x_v, value)));
+      }
+      out.template write<V>(h, i, dx);
+    });
     device::sync();
     if constexpr (kFlat) out.store(h0, top, bottom);
   }
