@@ -63,14 +63,12 @@ class Masks {
   OptionalTensor lengths_, reset_, reset_h_, reset_c_;
 };
 
-void zero(Tensor& t) { torch::stable::zero_(t); }
-
 // What the recurrence makes of a row without a step.
 void hand_on(Tensor& to, const OptionalTensor& from) {
   if (from) {
     torch::stable::copy_(to, *from);
   } else {
-    zero(to);
+    torch::stable::zero_(to);
   }
 }
 
@@ -82,7 +80,7 @@ struct ResetGradient {
         sum(made.scalar_type() == sum_type(like) || !wanted
                 ? made
                 : new_tensor(like, {batch, width}, sum_type(like))) {
-    zero(sum);
+    torch::stable::zero_(sum);
   }
   void* pointer() { return made.numel() ? sum.mutable_data_ptr() : nullptr; }
   Tensor result() {
@@ -108,8 +106,8 @@ ForwardResult persistent(const Tensor& pre, const Tensor& h0, const OptionalTens
   check(cuda::persistent_plan(dtype, call.args, plan));
   const Memory memory(call.pre, plan);
   if (lengths) {
-    zero(call.out.y);
-    zero(call.out.cells);
+    torch::stable::zero_(call.out.y);
+    torch::stable::zero_(call.out.cells);
   }
   if (plan.stepless) {
     hand_on(call.out.h_n, call.h0);
@@ -144,8 +142,8 @@ PersistentBackwardResult persistent_backward(
   call.args.grad_reset_h = grad_reset_h.pointer();
   call.args.grad_reset_c = grad_reset_c.pointer();
   if (lengths) {
-    zero(call.grad_pre);
-    zero(call.grad_aux);
+    torch::stable::zero_(call.grad_pre);
+    torch::stable::zero_(call.grad_aux);
   }
   if (plan.stepless) {
     hand_on(call.grad_h0, call.grad_h_n);

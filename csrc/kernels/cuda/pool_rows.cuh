@@ -166,9 +166,11 @@ class RowPool {
 };
 
 // Blocks on a multiprocessor that registers are for; Turing rounds to bfloat16 by many
-// instructions.
+// instructions, and has room for two without spills.
 template <class S>
-constexpr int kRowBlocks = sizeof(S) == 2 && device::kArchitecture / 100 != 7 ? 4 : 3;
+constexpr int kRowBlocks = device::kArchitecture / 100 == 7 ? 2
+                           : sizeof(S) == 2                 ? 4
+                                                            : 3;
 
 template <class S, bool kFlat>
 FASTSEQ_KERNEL_OF(device::kBlock, kRowBlocks<S>)

@@ -8,9 +8,11 @@
 
 namespace fastseq::cuda {
 
-// Blocks on a multiprocessor that registers are for: on Ampere and Hopper three go without spills.
-constexpr int kTrioRowBlocks =
-    device::kArchitecture / 100 == 8 || device::kArchitecture / 100 == 9 ? 3 : 2;
+// Blocks on a multiprocessor that registers are for: three go without spills on Hopper, and forward
+// on Ampere.
+constexpr bool kHopper = device::kArchitecture / 100 == 9;
+constexpr int kTrioRowForwardBlocks = kHopper || device::kArchitecture / 100 == 8 ? 3 : 2;
+constexpr int kTrioRowBackwardBlocks = kHopper ? 3 : 2;
 
 // Channels [c - N / 2, c + V + (N - 1) / 2) of a pixel in shared memory, zeros beyond the first and
 // the last of its C channels. Element i is channel c; f(x) is what becomes of an element.
@@ -52,7 +54,7 @@ TileNeeds trio_rows_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowForwardBlocks)
 trio_rows_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
@@ -121,7 +123,7 @@ TileNeeds trio_quads_needs(int columns, int channels) {
 }
 
 template <class S, int N, bool kFlat>
-FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBlocks)
+FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBackwardBlocks)
 trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
