@@ -184,7 +184,7 @@ KERNELS_RECURRENCES_CUDA = [
     Mutant(
         name="the loop of one launch leaves y beyond a length as it finds it",
         file="csrc/ops/persistent_cuda.cpp",
-        old="zero(call.out.y);",
+        old="torch::stable::zero_(call.out.y);",
         new=";",
         tests=(f"{MASKS}::test_one_block",),
     ),
