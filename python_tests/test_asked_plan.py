@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,6 +96,7 @@ def test_the_variable_is_read_at_import() -> None:
         return subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "FASTSEQ_PLAN": plan},
+            cwd=Path(__file__).parent,  # not the root: its fastseq/ would hide an installed one
             capture_output=True,
             text=True,
             check=False,
