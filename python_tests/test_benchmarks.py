@@ -351,3 +351,11 @@ def test_the_planners_regret(tmp_path: Path) -> None:
         assert 0 < best <= planner
         assert float(row["regret"]) == pytest.approx(planner / best - 1, abs=1e-3)
     assert "of 2 shapes; median" in ran.stdout
+
+
+def test_a_frozen_layer_is_no_rival(rows: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    times = {"torch.nn": 2.0, "fastseq": 1.0, "fastseq.freeze": 0.5, "ONNX Runtime": 0.9}
+    rows.append(out, [row(rows, "2026-01-01", 5, name, ms) for name, ms in times.items()])
+    (item,) = rows.read(out)
+    assert rows.mark(item) == "SLOWER than ONNX Runtime (0.90x)"

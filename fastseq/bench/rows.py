@@ -324,7 +324,8 @@ def mark(item: Comparison) -> str:
     """Plain words for a case that fastseq loses or that is not to be trusted, or nothing."""
     words = []
     if item.loses:
-        rivals = {name: time for name, time in item.times.items() if name != LIMIT}
+        ours = (OURS, FROZEN, LIMIT)
+        rivals = {name: time for name, time in item.times.items() if name not in ours}
         winner = min(rivals, key=lambda name: rivals[name])
         words.append(f"{WORSE[item.unit].upper()} than {winner} ({item.best_ratio:.2f}x)")
     if item.spread > NOISY:
