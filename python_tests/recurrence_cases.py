@@ -192,7 +192,7 @@ def whole_layer_backward(
 
 def all_wanted(forward: dict[str, Any]) -> int:
     """Every gradient that these arguments of ``ops.layer`` have."""
-    flags = Wanted.INPUT | Wanted.WEIGHT_IH | Wanted.WEIGHT_HH
+    flags = Wanted.INPUT | Wanted.WEIGHT_IH | Wanted.WEIGHT_HH | Wanted.STATES
     if forward["bias_ih"] is not None:
         flags |= Wanted.BIASES
     if forward["weight_hr"] is not None:

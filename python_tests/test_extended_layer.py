@@ -22,12 +22,12 @@ def reference_layer(*args: Any) -> tuple[Tensor, ...]:
     return reference.extended_layer(*args[:9], Extras(*args[9:20]), *args[20:])
 
 
-def outcome(function: Any, args: list[Any]) -> dict[str, Tensor]:
-    """Outputs by place, and the gradients of all that is differentiable."""
+def outcome(function: Any, args: list[Any], fixed: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """Outputs by place, and the gradients of all that is differentiable and not ``fixed``."""
     args = [
-        a.detach().clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point()
-        else a
-        for a in args
+        a.detach().clone().requires_grad_(i not in fixed)
+        if isinstance(a, Tensor) and a.is_floating_point() else a
+        for i, a in enumerate(args)
     ]  # fmt: skip
     y, h_n, c_n, _, cells, _ = function(*args)
     outputs = [y, h_n, *([c_n, cells] if c_n.numel() else [])]
@@ -69,6 +69,19 @@ def assert_agree(args: list[Any], tolerance: float = 1e-11) -> None:
 def test_feature(cell: Cell, features: str, reverse: bool) -> None:
     """Every feature, alone and with the others, forwards and backwards in time."""
     assert_agree(extended(cell, features, reverse=reverse))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("cell", [Cell.LSTM, Cell.GRU, Cell.RNN_TANH])
+def test_initial_states_whose_gradients_nobody_wants(cell: Cell, steps: int) -> None:
+    """The others do not change by a bit, those of the states that replace them among them."""
+    args = extended(cell, "reset reset_state", steps=steps)
+    args[10] = torch.ones_like(args[10])
+    every, some = outcome(run, args), outcome(run, args, fixed=(1, 2))
+    states = {"gradient 1", *(["gradient 2"] if cell == Cell.LSTM else [])}
+    assert every.keys() - some.keys() == states
+    assert all(torch.equal(every[name], value) for name, value in some.items())
+    assert some["gradient 11"].any()
 
 
 def test_random_cases() -> None:
@@ -125,8 +138,9 @@ def test_opcheck(cell: Cell, features: str) -> None:
     y, h_n, c_n, gates, cells, products = forward(*args, True)
     grads = [numbers(*t.shape, dtype=t.dtype) if t.numel() else None for t in (y, h_n, c_n, cells)]
     wanted = 1 + 4 + (0 if args[3] is None else 2 + 8)
-    backward = (*grads, y, gates, cells, products, *args, wanted)
-    opcheck(torch.ops.fastseq.extended_layer_backward.default, backward, test_utils=utils)
+    for states in (0, 32):
+        backward = (*grads, y, gates, cells, products, *args, wanted + states)
+        opcheck(torch.ops.fastseq.extended_layer_backward.default, backward, test_utils=utils)
 
 
 def test_opcheck_of_step_and_linear() -> None:

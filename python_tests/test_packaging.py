@@ -53,6 +53,13 @@ def succeed(*command: str | Path, **options: object) -> str:
     return done.stdout
 
 
+def script(path: Path, text: str) -> Path:
+    """A program that stands in for another."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
 # The package under test was built with everything; these builds are for the way they come about.
 QUICK = {
     "FASTSEQ_CUDA": "0",
@@ -63,19 +70,21 @@ QUICK = {
 class Environment:
     """A fresh virtual environment, outside the checkout."""
 
-    def __init__(self, folder: Path, borrow_torch: bool) -> None:
+    def __init__(self, folder: Path, without: tuple[str, ...] = ()) -> None:
+        """What is installed here is borrowed, but for names that begin like one of ``without``."""
         venv.create(folder, with_pip=True)
         self.folder = folder
         self.python = folder / "bin" / "python"
         site = succeed(self.python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))")
         self.site = Path(site.strip())
-        if borrow_torch:  # gigabytes: linked, not copied, and without the fastseq under test
-            borrowed = folder / "borrowed"
-            borrowed.mkdir()
-            for entry in Path(sysconfig.get_path("platlib")).iterdir():
-                if "fastseq" not in entry.name and entry.suffix != ".pth":
-                    (borrowed / entry.name).symlink_to(entry)
-            (self.site / "torch.pth").write_text(str(borrowed))
+        # Gigabytes: linked, not copied, and without the fastseq under test.
+        borrowed = folder / "borrowed"
+        borrowed.mkdir()
+        for entry in Path(sysconfig.get_path("platlib")).iterdir():
+            wanted = "fastseq" not in entry.name and entry.suffix != ".pth"
+            if wanted and not entry.name.startswith(without):
+                (borrowed / entry.name).symlink_to(entry)
+        (self.site / "borrowed.pth").write_text(str(borrowed))
 
     def pip(self, *arguments: str | Path, **options: object) -> str:
         # Bytecode of all of torch would take longer than what the tests import of it.
@@ -111,20 +120,29 @@ def sdist(work: Path, source: Path) -> Path:
     return next((work / "dist").glob("*.tar.gz"))
 
 
-def optimised(work: Path, level: str) -> dict[str, str]:
-    """The environment of a build whose kernels compile quickly, and run as they may."""
-    launcher = work / f"launcher{level}"
-    launcher.write_text(f'#!/bin/sh\nexec "$@" {level}\n')
-    launcher.chmod(0o755)
+LAUNCHER = """
+# The builds are of the same sources, in different folders: what one compiled serves the other.
+kept=KEPT/$(printf '%s\\n' "$@" | sed 's|^.*/||' | cksum | tr -d ' ')
+to=$(printf '%s\\n' "$@" | sed -n '/^-o$/{n;p;}')
+[ -f "$kept" ] && exec cp "$kept" "$to"
+"$@" -O1 && cp "$to" "$kept"
+"""
+
+
+@pytest.fixture(scope="module")
+def quickly(work: Path) -> dict[str, str]:
+    """The environment of a build whose kernels compile quickly, once, and run as they may."""
+    (work / "kept").mkdir()
+    launcher = script(work / "launcher", LAUNCHER.replace("KEPT", str(work / "kept")))
     return {**QUICK, "CMAKE_CXX_COMPILER_LAUNCHER": str(launcher)}
 
 
 @pytest.fixture(scope="module")
-def wheel(work: Path, sdist: Path) -> Path:
+def wheel(work: Path, sdist: Path, quickly: dict[str, str]) -> Path:
     """Built from the sdist as an installer without a wheel would: isolated, for this torch."""
     succeed(
         sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", work / "wheels", sdist,
-        env=optimised(work, "-O1"),
+        env=quickly,
     )  # fmt: skip
     return next((work / "wheels").glob("*.whl"))
 
@@ -132,7 +150,7 @@ def wheel(work: Path, sdist: Path) -> Path:
 @pytest.mark.packaging
 def test_sdist_to_wheel_to_fresh_environment(work: Path, wheel: Path) -> None:
     assert re.fullmatch(r"fastseq-[\d.]+-py3-none-linux_\w+\.whl", wheel.name)  # for any Python
-    environment = Environment(work / "fresh", borrow_torch=True)
+    environment = Environment(work / "fresh")
     environment.pip("--no-deps", wheel)
     assert (environment.site / "fastseq" / "py.typed").exists()
     assert f"torch {torch.__version__} ok" in environment.smoke()
@@ -141,8 +159,14 @@ def test_sdist_to_wheel_to_fresh_environment(work: Path, wheel: Path) -> None:
 @pytest.fixture(scope="module")
 def oldest(work: Path) -> Iterator[Environment]:
     """An environment with the oldest torch; gigabytes, so gone with the last test that uses it."""
-    environment = Environment(work / "oldest", borrow_torch=False)
-    environment.pip(f"torch=={OLDEST}", "pytest", "expecttest", "numpy")
+    environment = Environment(work / "oldest", without=("torch", "functorch", "triton"))
+    environment.pip("--no-deps", f"torch=={OLDEST}")
+    if torch.version.cuda is not None:  # its libraries of CUDA are the newest torch's, if they serve
+        cuda = environment.site / "nvidia"
+        cuda.symlink_to(environment.folder / "borrowed/nvidia")
+        if run(environment.python, "-c", "import torch").returncode:
+            cuda.unlink()
+            environment.pip(f"torch=={OLDEST}")
     yield environment
     shutil.rmtree(environment.folder)
 
@@ -219,13 +243,13 @@ def test_the_same_wheel_beside_the_oldest_torch(
 
 
 @pytest.mark.packaging
-def test_editable_install(work: Path, source: Path) -> None:
+def test_editable_install(work: Path, source: Path, quickly: dict[str, str]) -> None:
     """`pip install --no-build-isolation -e .`, as CONTRIBUTING has it, runs in place."""
-    environment = Environment(work / "editable", borrow_torch=True)
+    environment = Environment(work / "editable")
     environment.pip("setuptools>=77")  # the rest is borrowed
     environment.pip(
         *("--no-deps", "--no-build-isolation", "-e", source),
-        env=optimised(work, "-O0"),  # its kernels are not to run
+        env=quickly,
     )
     code = "import fastseq; print(fastseq.__file__, fastseq.info()['CPU capability'])"
     out = succeed(environment.python, "-c", code, cwd=work)
@@ -276,13 +300,6 @@ def test_the_cuda_library_names_what_it_was_built_for() -> None:
         assert info["CUDA kernels"] == "not loaded: this torch has no CUDA"
     else:  # why not, and how to get them
         assert re.fullmatch(r"not built: .+: rebuild with FASTSEQ_CUDA=1.*", info["CUDA kernels"])
-
-
-def script(path: Path, text: str) -> Path:
-    """A program that stands in for one of CUDA's."""
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
 
 
 ALL = "75-real;80-real;90-real;100-real;120-real;120-virtual"

@@ -179,8 +179,8 @@ struct RecurrenceBackward {
   void* grad_pre;          // S [N, G*H]
   void* grad_aux;          // S           GRU: [N, H] gradient of q = W_hn h + b_hn
                            //             projection: [N, R] gradient of h; else null
-  void* grad_h0;           // S [B, R]
-  void* grad_c0;           // S [B, H]
+  void* grad_h0;           // S [B, R]    may be null, and then
+  void* grad_c0;           // S [B, H]    this one is
   // With x, the gradients of all that the layer reads; each may be null.
   LayerInput in{};
   void* grad_x = nullptr;          // S [N, I]

@@ -243,7 +243,7 @@ struct BackwardCall {
                const Tensor& cells_, const Tensor& h0_, const OptionalTensor& c0_,
                const Tensor& weight_hh_, const OptionalTensor& weight_hr_,
                const OptionalTensor& batch_sizes, int64_t code, bool reverse,
-               const OptionalTensor& lengths = std::nullopt)
+               const OptionalTensor& lengths = std::nullopt, bool wants_states = true)
       : grad_y(dense(grad_y_)),
         grad_h_n(dense(grad_h_n_)),
         grad_c_n(dense(grad_c_n_)),
@@ -277,8 +277,11 @@ struct BackwardCall {
     if (weight_hr) aux = steps.shape(R);
     grad_pre = new_internal(y, steps.shape(sizes.gates * H));
     grad_aux = new_internal(y, aux);
-    grad_h0 = new_tensor(y, {B, R});
-    grad_c0 = new_tensor(y, lstm ? std::vector<int64_t>{B, H} : std::vector<int64_t>{0});
+    const auto make = [&](bool yes, int64_t width) {
+      return new_tensor(y, yes ? std::vector<int64_t>{B, width} : std::vector<int64_t>{0});
+    };
+    grad_h0 = make(wants_states, R);
+    grad_c0 = make(wants_states && lstm, H);
     args = {cell,
             steps.seq,
             H,
@@ -297,8 +300,8 @@ struct BackwardCall {
             pointer(weight_hr),
             grad_pre.mutable_data_ptr(),
             grad_aux.mutable_data_ptr(),
-            grad_h0.mutable_data_ptr(),
-            lstm ? grad_c0.mutable_data_ptr() : nullptr};
+            wants_states ? grad_h0.mutable_data_ptr() : nullptr,
+            wants_states && lstm ? grad_c0.mutable_data_ptr() : nullptr};
   }
 
   BackwardResult result() const { return {grad_pre, grad_aux, grad_h0, grad_c0}; }

@@ -119,6 +119,7 @@ enum Wanted : int64_t {
   kWantWeightHh = 4,
   kWantBiases = 8,
   kWantWeightHr = 16,
+  kWantStates = 32,
 };
 
 }  // namespace fastseq::ops

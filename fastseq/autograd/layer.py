@@ -21,12 +21,12 @@ from fastseq.ops.recurrence import _sum_type
 _Grads = tuple[Tensor | None, ...]
 _FORWARD = torch.ops.fastseq.layer.default
 _BACKWARD = torch.ops.fastseq.layer_backward.default
-_FLAGS = (Wanted.INPUT, Wanted.WEIGHT_IH, Wanted.WEIGHT_HH, Wanted.BIASES, Wanted.WEIGHT_HR)
+_FLAGS = tuple(Wanted)
 
 
 def wanted_by(need: tuple[bool, ...]) -> int:
     """The ``Wanted`` gradients of a layer whose first eight arguments need these."""
-    needed = (need[0], need[3], need[4], need[5] or need[6], need[7])
+    needed = (need[0], need[3], need[4], need[5] or need[6], need[7], need[1] or need[2])
     return sum(int(flag) for flag, yes in zip(_FLAGS, needed, strict=True) if yes)
 
 
@@ -101,7 +101,7 @@ class Layer(torch.autograd.Function):
             routes.leave(token)
         return (
             dx if need[0] else None,
-            dh0,
+            dh0 if need[1] else None,
             dc0 if need[2] else None,
             dw_ih if need[3] else None,
             dw_hh if need[4] else None,

@@ -142,10 +142,11 @@ def extended_layer_backward(
         grad_x, grad_w, grad_u, grad_b, grad_d = gradients(
             kind, made.grad_pre, made.grad_aux, x, weight_ih, recurrent, wanted
         )
+    states = wanted & Wanted.STATES
     return ExtendedBackward(
         grad_x,
-        made.grad_h0,
-        made.grad_c0,
+        made.grad_h0 if states else none,
+        made.grad_c0 if states else none,
         grad_w,
         grad_u,
         grad_b,

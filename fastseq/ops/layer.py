@@ -18,13 +18,14 @@ LAYER = torch.ops.fastseq.layer.default  # the overload itself, as ``STEP``
 
 
 class Wanted(IntFlag):
-    """Gradients that ``layer_backward`` is to make beside those of the states."""
+    """Gradients that ``layer_backward`` is to make."""
 
     INPUT = 1
     WEIGHT_IH = 2
     WEIGHT_HH = 4
     BIASES = 8
     WEIGHT_HR = 16
+    STATES = 32
 
 
 class LayerBackward(NamedTuple):
@@ -189,8 +190,8 @@ def _layer_backward_fake(
 
     return (
         new(Wanted.INPUT, _rows(x, size)),
-        y.new_empty([batch, state]),
-        y.new_empty([batch, hidden] if kind == Cell.LSTM else [0]),
+        new(Wanted.STATES, [batch, state]),
+        new(Wanted.STATES, [batch, hidden] if kind == Cell.LSTM else [0]),
         new(Wanted.WEIGHT_IH, [width, size]),
         new(Wanted.WEIGHT_HH, [width, state]),
         new(Wanted.BIASES, [width]),

@@ -114,6 +114,8 @@ def layer_backward(
             hidden = weight_hr.shape[1]
             before = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)  # the projection
             grad_r = rows(grad_aux).t() @ rows(before)
+    if not wanted & Wanted.STATES:
+        grad_h0 = grad_c0 = y.new_empty(0)
     return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)
 
 

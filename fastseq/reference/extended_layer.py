@@ -195,8 +195,8 @@ def extended_layer_backward(*args: Any) -> ExtendedBackward:
     x, weight_ih, reset = inputs[0], inputs[3], inputs[EXTRAS.start + 1]
     flags = (
         Wanted.INPUT,
-        None,  # states always
-        None,
+        Wanted.STATES,
+        Wanted.STATES,
         Wanted.WEIGHT_IH,
         Wanted.WEIGHT_HH,
         Wanted.BIASES,
@@ -222,7 +222,7 @@ def extended_layer_backward(*args: Any) -> ExtendedBackward:
 
     found = dict.fromkeys(RESULTS, x.new_empty(0))
     given = [g for g in grads if g is not None]
-    if given:
+    if given and asked:
         outputs, pull = torch.func.vjp(layer, *(inputs[place] for place in asked))[:2]
         cast = tuple(g.to(o.dtype) for g, o in zip(given, outputs, strict=True))
         found.update(zip(asked, pull(cast), strict=True))

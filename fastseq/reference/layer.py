@@ -93,4 +93,6 @@ def layer_backward(
     if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
         m = gates[..., 3 * hidden :] * cells.tanh().to(gates.dtype)
         grad_r = grad_aux.flatten(0, -2).t() @ m.flatten(0, -2)
+    if not wanted & Wanted.STATES:
+        grad_h0 = grad_c0 = none
     return LayerBackward(grad_x, grad_h0, grad_c0, grad_w, grad_u, grad_b, grad_d, grad_r)

@@ -14,6 +14,11 @@ namespace {
 PanelShape hh_shape(const RecurrenceBackward& a) {
   return {a.state, gates_of(a.cell) * a.hidden, kPlainWide, false};
 }
+// Whether any gradient goes back through W_hh: none does from a single step to initial states that
+// nobody asks about.
+bool goes_back(const RecurrenceBackward& a) {
+  return a.seq.steps > 1 || a.grad_h0 || a.grad_reset_h;
+}
 PanelShape hr_shape(const RecurrenceBackward& a) { return {a.hidden, a.state, kPlainWide, false}; }
 
 // The team's scratch.
@@ -23,6 +28,7 @@ struct Shared {
   using Item = typename D::Item;
   PanelShape hh, hr, ih;
   int64_t hh_panels, hr_panels, ih_panels;
+  int64_t hh_packed;  // panels of W_hh^T that are read: all or none
   Item *packed_hh, *packed_hr, *packed_ih;
   Item *now, *next;  // recurrent-side gate gradients of the step after, of this step [B, g_stride]
   A* carry;          // gradient of h that does not pass through W_hh [B, h_stride]
@@ -43,7 +49,8 @@ struct Shared {
     hh_panels = panel_count<D>(hh);
     hr_panels = a.weight_hr ? panel_count<D>(hr) : 0;
     ih_panels = a.grad_x && a.in.given ? panel_count<D>(ih) : 0;
-    packed_hh = block.take<Item>(packed_size<D>(hh));
+    hh_packed = goes_back(a) ? hh_panels : 0;
+    packed_hh = block.take<Item>(hh_packed ? packed_size<D>(hh) : 0);
     packed_hr = block.take<Item>(a.weight_hr ? packed_size<D>(hr) : 0);
     packed_ih = block.take<Item>(ih_panels ? packed_size<D>(ih) : 0);
     g_stride = padded<Item>(gates_of(a.cell) * a.hidden);
@@ -77,9 +84,9 @@ void pack(const RecurrenceBackward& a, const Shared<D>& all, const Member& membe
   const WeightView<S> w_hh{static_cast<const S*>(a.weight_hh), 0, 1, a.state};
   const WeightView<S> w_hr{static_cast<const S*>(a.weight_hr), 0, 1, a.hidden};
   const WeightView<S> w_ih{static_cast<const S*>(a.in.weight_ih), 0, 1, a.in.size};
-  const Range mine = share(all.hh_panels + all.hr_panels + all.ih_panels, member.id, member.count);
+  const Range mine = share(all.hh_packed + all.hr_panels + all.ih_panels, member.id, member.count);
   for (int64_t i = mine.first; i < mine.last; ++i) {
-    const int64_t p = i - all.hh_panels, q = p - all.hr_panels;
+    const int64_t p = i - all.hh_packed, q = p - all.hr_panels;
     if (p < 0) {
       pack_panel<D>(all.hh, w_hh, i, all.packed_hh);
     } else if (q < 0) {

@@ -241,8 +241,13 @@ struct BackwardSlice {
     }
   }
 
-  // What is left after the first step of every row: the gradients of the initial states.
+  // What is left after the first step of every row: the gradients of the initial states, and of
+  // those that replaced them.
   void finish() {
+    if (a.grad_h0 || a.grad_reset_h) finish_h();
+    if (a.grad_c0 || a.grad_reset_c) finish_c();
+  }
+  void finish_h() {
     const auto run = [&](int64_t panel, int64_t r, const A* tile) __attribute__((always_inline)) {
       const int64_t row = batch.first + r;
       for (int64_t v = 0; v < kPlainWide; ++v) {
@@ -252,13 +257,15 @@ struct BackwardSlice {
         const int64_t at = a.seq.place(row) * a.state + u, n = a.state - u;
         A* const sum = options.sum_of_h(row, u);
         if (a.extra.resets_first(a.seq, row)) dh = options.cut(sum, dh);
-        store_n<A>(static_cast<S*>(a.grad_h0) + at, dh, n);
+        if (a.grad_h0) store_n<A>(static_cast<S*>(a.grad_h0) + at, dh, n);
         if (sum) store_n<A>(static_cast<S*>(a.grad_reset_h) + at, load<A>(sum), n);
       }
     };
     for_each_tile<D, kPlainWide>(
         all.hh, all.packed_hh, panels.first, panels.last, all.now + batch.first * all.g_stride,
         all.g_stride, batch.size(), [](int64_t, int64_t, Lines&) {}, run);
+  }
+  void finish_c() {
     if constexpr (C::kHasCellState) {
       each_own_row([&](int64_t row) {
         const int64_t H = a.hidden, at = a.seq.place(row) * H;
@@ -269,7 +276,7 @@ struct BackwardSlice {
             store<A>(dc + u, options.cut(sum ? sum + u : nullptr, load<A>(dc + u)));
           }
         }
-        store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);
+        if (a.grad_c0) store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);
         if (sum) store_row<A>(static_cast<S*>(a.grad_reset_c) + at, sum, H);
       });
     }

@@ -54,6 +54,9 @@ class Lines {
       __builtin_prefetch(next_ + (i - count_) * kLine, 0, 2);
     }
   }
+  FASTSEQ_INLINE void fetch_needed() const {
+    for (int64_t i = 0; i < count_; ++i) fetch(i);
+  }
   // After a tile: the next one's share.
   FASTSEQ_INLINE void pass() {
     next_ += share_ * kLine;
@@ -136,6 +139,47 @@ __attribute__((noinline)) void tile_product(const typename D::Item* state, int64
   }
 }
 
+// One row times two panels, `size` items apart, into out and out + apart: the sums of one panel are
+// too few to keep the multipliers busy. Each is taken in the order of k, as those of tile_product.
+template <class D, int kWide>
+__attribute__((noinline)) void pair_product(const typename D::Item* state,
+                                            const typename D::Item* panel, int64_t size,
+                                            int64_t groups, typename D::Sum* out, int64_t apart,
+                                            bool accumulate) {
+  using A = typename D::Sum;
+  constexpr int64_t L = lanes_of<A>;
+  Vec<A> sum[2][kWide];
+#pragma GCC unroll 2
+  for (int p = 0; p < 2; ++p) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kWide; ++v) sum[p][v] = Vec<A>{};
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    const Vec<A> s = D::state(state + g * D::kPair);
+#pragma GCC unroll 2
+    for (int p = 0; p < 2; ++p) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; ++v) {
+        D::add(sum[p][v], s, D::weights(panel + p * size + v * L * D::kPair));
+      }
+    }
+    panel += kWide * L * D::kPair;
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < 2; ++p) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kWide; ++v) {
+      A* const to = out + p * apart + v * L;
+      store<A>(to, accumulate ? sum[p][v] + load<A>(to) : sum[p][v]);
+    }
+  }
+}
+// Whether it serves: a single row, of which panel p and the next one are whole.
+template <class D, int kWide>
+FASTSEQ_INLINE bool pairs(const PanelShape& shape, int64_t p, int64_t p1, int64_t rows) {
+  return rows == 1 && p + 1 < p1 && panel_width<D>(shape, p + 1) == kWide;
+}
+
 // The most rows whose sums fit in the registers, beside what a product reads (and, where there is
 // no fused multiply-add, the product).
 template <int kWide>
@@ -213,9 +257,11 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
   const bool single = groups <= kInnerBlock;
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
   const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
-  for (int64_t p = p0; p < p1; ++p) {
+  for (int64_t p = p0, done; p < p1; p += done) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
+    const bool pair = pairs<D, kWide>(shape, p, p1, rows);
+    done = pair ? 2 : 1;
     for (int64_t b = 0, row0 = 0; b < blocks; ++b) {
       const int64_t height = (rows - row0) / (blocks - b);
       int64_t g0 = 0;
@@ -232,17 +278,27 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
           lines.stream(next, any ? streamed : 0, tiles_of<kWide>(height));
         }
         each_tile<kWide>(height, [&](int64_t in_block, int64_t n) __attribute__((always_inline)) {
-          const int64_t row = row0 + in_block;
+          const int64_t row = row0 + in_block, items = pair ? 2 : n;  // rows, or panels of one row
           typename D::Sum* const out = single ? block : block + in_block * kTileRow;
           if (last) {
             lines.clear();
-            for (int64_t r = 0; r < n; ++r) fetch(p, row + r, lines);
+            for (int64_t i = 0; i < items; ++i) {
+              fetch(pair ? p + i : p, pair ? row : row + i, lines);
+            }
           }
-          product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
-                               panel + g0 * inner_step, count, out, g0 > 0,
-                               last || streamed ? &lines : nullptr);
+          if (pair) {
+            if (last) lines.fetch_needed();
+            pair_product<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step,
+                                   panel_size<D>(shape), count, out, kTileRow, g0 > 0);
+          } else {
+            product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
+                                 panel + g0 * inner_step, count, out, g0 > 0,
+                                 last || streamed ? &lines : nullptr);
+          }
           if (last) {
-            for (int64_t r = 0; r < n; ++r) epilogue(p, row + r, out + r * kTileRow);
+            for (int64_t i = 0; i < items; ++i) {
+              epilogue(pair ? p + i : p, pair ? row : row + i, out + i * kTileRow);
+            }
           }
         });
         g0 += kInnerBlock;
@@ -261,15 +317,22 @@ FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item*
   const int64_t groups = inner_groups<D>(shape.inner);
   const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
   Lines lines;
-  for (int64_t p = p0; p < p1; ++p) {
+  for (int64_t p = p0, done; p < p1; p += done) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
+    const bool pair = pairs<D, kWide>(shape, p, p1, rows);
+    done = pair ? 2 : 1;
     typename D::Sum* const to = out + (p - p0) * pitch * kTileRow;
     for (int64_t g0 = 0; g0 < groups; g0 += kInnerBlock) {
       const int64_t count = groups - g0 < kInnerBlock ? groups - g0 : kInnerBlock;
       if (streamed) {
         const bool any = g0 + count < groups || p + 1 < p1;
         lines.stream(panel + (g0 + count) * inner_step, any ? streamed : 0, tiles_of<kWide>(rows));
+      }
+      if (pair) {
+        pair_product<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step, panel_size<D>(shape),
+                               count, to, pitch * kTileRow, true);
+        continue;
       }
       each_tile<kWide>(rows, [&](int64_t row, int64_t n) __attribute__((always_inline)) {
         product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
