@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -97,6 +98,13 @@ def sanitize(session: nox.Session) -> None:
 def races(session: nox.Session) -> None:
     """Whole recurrences on teams of threads, with ThreadSanitizer."""
     session.run("python", "-m", "python_tests.races")
+
+
+@nox.session(venv_backend="none")
+def cuda(session: nox.Session) -> None:
+    """What the CUDA kernels are on every architecture of a FASTSEQ_CUDA=1 build; no GPU needed."""
+    files = sorted(str(path) for path in Path("python_tests").glob("test_cuda_*.py"))
+    session.run("pytest", *PARALLEL, *files, "python_tests/simt", *session.posargs)
 
 
 @nox.session
