@@ -5,7 +5,8 @@
     python benchmarks/overhead.py --quick           # seconds; keeps no rows
 
 Layers LSTM, GRU, RNN and the single-step cells, by torch.nn and by fastseq; states are left out and
-so start from zeros.
+so start from zeros. In training also a node of autograd made in Python that takes as many tensors,
+saves them and computes nothing: what no layer without a node in C++ can be below.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 from enum import Enum
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
-from torch import nn
+from torch import Tensor, nn
 
 import fastseq
 from fastseq.bench import harness, rnn_cases, rows
@@ -41,6 +42,34 @@ class Op(str, Enum):
     rnn_cell = "RNNCell"
 
 
+class EmptyFunction(torch.autograd.Function):
+    """Takes x and the parameters, and gives every one of them a gradient that nobody filled."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: int, x: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
+        """An output, not filled."""
+        ctx.save_for_backward(x, *weights)
+        return x.new_empty((*x.shape[:-1], hidden))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients, not filled."""
+        return (None, *map(torch.empty_like, ctx.saved_tensors))
+
+
+class Empty(nn.Module):
+    """The parameters of a layer around ``EmptyFunction``."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., I)`` to ``(..., H)``."""
+        made: Tensor = EmptyFunction.apply(SIZES["H"], x, *self.layer.parameters())
+        return made
+
+
 def providers(op: Op, dtype: torch.dtype, mode: Mode) -> list[Provider]:
     """Both modules with the same weights and the same input."""
     torch.manual_seed(0)
@@ -54,10 +83,14 @@ def providers(op: Op, dtype: torch.dtype, mode: Mode) -> list[Provider]:
     grad = torch.randn(*leading, hidden).to(dtype)
     names = (rows.NATIVE, rows.OURS)
     built_for = rnn_cases.capabilities(x.device)
-    return [
+    found = [
         Provider(name, rnn_cases.caller(module, mode, x, grad), capability)
         for name, module, capability in zip(names, (native, ours), built_for, strict=True)
     ]
+    if mode is Mode.train:
+        call = rnn_cases.caller(Empty(native), mode, x, grad)
+        found.append(Provider(rows.EMPTY, call, view=lambda _: ()))
+    return found
 
 
 def main(
@@ -87,7 +120,7 @@ def main(
         out.unlink(missing_ok=True)
     place = torch.device("cpu")
     run = harness.run_columns(place)
-    names = (rows.NATIVE, rows.OURS)
+    names = (rows.NATIVE, rows.OURS, rows.EMPTY)
     if harness.busy():
         typer.echo(harness.busy())
     typer.echo(f"{run['cpu']}, torch {run['torch']}, commit {run['commit']}; ms")

@@ -285,6 +285,8 @@ def test_overhead(rows: ModuleType, tmp_path: Path) -> None:
     assert [item.columns["op"] for item in found] == 2 * modules
     assert {item.label for item in found} == {"1, 1, 32, 32"}
     assert all(0 < item.times["fastseq"] < 100 for item in found)
+    empty = [item.times["empty Function"] for item in found[len(modules) :]]
+    assert all(0 < time < 100 for time in empty)
     assert run("readme_table.py", out, "--op", "grucell").stdout.count("| GRUCell | 1, 1,") == 2
 
 

@@ -215,8 +215,8 @@ def test_aot_inductor_package_runs_in_a_process_without_the_model(tmp_path: Path
         shapes = ({0: Dim("steps"), 1: Dim("batch")},)
         program = torch.export.export(model, (numbers(5, 2, 3),), dynamic_shapes=shapes)
     # The wrapper's headers once, and quickly: that it is right is wanted here, not fast.
-    quickly = {"cpp_cache_precompile_headers": False, "aot_inductor.compile_wrapper_opt_level": "O0"}
-    with torch._inductor.config.patch(quickly):
+    level = "aot_inductor.compile_wrapper_opt_level"
+    with torch._inductor.config.patch({"cpp_cache_precompile_headers": False, level: "O0"}):
         package = torch._inductor.aoti_compile_and_package(
             program, package_path=str(tmp_path / "encoder.pt2")
         )

@@ -161,7 +161,7 @@ def oldest(work: Path) -> Iterator[Environment]:
     """An environment with the oldest torch; gigabytes, so gone with the last test that uses it."""
     environment = Environment(work / "oldest", without=("torch", "functorch", "triton"))
     environment.pip("--no-deps", f"torch=={OLDEST}")
-    if torch.version.cuda is not None:  # its libraries of CUDA are the newest torch's, if they serve
+    if torch.version.cuda is not None:  # CUDA's libraries are the newest torch's, if they serve
         cuda = environment.site / "nvidia"
         cuda.symlink_to(environment.folder / "borrowed/nvidia")
         if run(environment.python, "-c", "import torch").returncode:
