@@ -27,7 +27,7 @@ KERNELS_AMX = [
     Mutant(
         name="Tiles: the rest of the inner dimension is dropped",
         file=AMX,
-        at="if (rest > 0) {\n      for",
+        at="if (rest > 0) {\n      if (whole",
         old="rest > 0",
         new="false",
         tests=(PRODUCTS,),

@@ -88,19 +88,17 @@ struct Tiles {
     constexpr int64_t kStep = TileUnit::kGroups, kOut = kPitch * TileUnit::kLine;
     using Vectors = std::make_integer_sequence<int, kWide>;
     const int64_t rest = groups % kStep, whole = groups - rest;
-    const int64_t lines = ahead ? ahead->count() : 0;
     unit.shape(rows, rest);
     begin(Vectors{}, out, kOut, accumulate);
-    if (ahead) {
-      for (int64_t i = groups; i < ahead->needed(); ++i) ahead->fetch(i);
-    }
+    const int64_t lines = ahead ? ahead->count() : 0;
+    if (ahead) fetch(*ahead, groups, ahead->needed());
     for (int64_t g = 0; g < whole; g += kStep) {
-      for (int64_t i = g; i < g + kStep && i < lines; ++i) ahead->fetch(i);
+      if (g < lines) fetch(*ahead, g, g + kStep < lines ? g + kStep : lines);
       add<4, 5>(Vectors{}, state + g * kPair * (kPacked ? rows : 1),
                 kPacked ? TileUnit::kLine : stride * 2, panel + g * kWide * kVector);
     }
     if (rest > 0) {
-      for (int64_t i = whole; i < groups && i < lines; ++i) ahead->fetch(i);
+      if (whole < lines) fetch(*ahead, whole, groups < lines ? groups : lines);
       add<6, 7>(Vectors{}, state + whole * kPair * (kPacked ? rows : 1),
                 kPacked ? rest * 4 : stride * 2, panel + whole * kWide * kVector);
     }
@@ -111,6 +109,11 @@ struct Tiles {
  private:
   static constexpr int64_t kVector = 32;  // items: 16 outputs of a group
 
+  // Lines are asked for at the pace of tile_product: one for each group.
+  static FASTSEQ_INLINE void fetch(const Lines& ahead, int64_t first, int64_t last) {
+#pragma GCC unroll 1
+    for (int64_t i = first; i < last; ++i) ahead.fetch(i);
+  }
   template <int... v>
   static FASTSEQ_INLINE void begin(std::integer_sequence<int, v...>, const float* out,
                                    int64_t pitch, bool accumulate) {
