@@ -53,7 +53,11 @@ def _name(i: int) -> str | None:
 
 
 def cpu_capabilities() -> list[str]:
-    """Instruction sets that this build contains and this machine has, slowest first."""
+    """Instruction sets that this build contains and this machine has, slowest first.
+
+    The last but ``amx`` is the one whose kernels run unless another is asked for: no CPU has shown
+    that those of ``amx`` are right.
+    """
     names: list[str] = []
     i = 0
     while (name := _name(i)) is not None:

@@ -18,6 +18,8 @@ def info() -> dict[str, str]:
     if architectures and built["cuda_note"]:
         architectures += f" ({built['cuda_note']})"
     capabilities = ", ".join(_native.cpu_capabilities())
+    if "amx" in _native.cpu_capabilities():
+        capabilities += "; no CPU has run amx yet, so FASTSEQ_CPU_CAPABILITY alone chooses it"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "fastseq": __version__,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastseq import _native
+from fastseq.info import info
 
 HERE = Path(__file__).parent
 SUBSET = (
@@ -52,16 +53,18 @@ def test_baseline_is_always_there() -> None:
     assert _native.cpu_capability() in _native.cpu_capabilities()
 
 
-# The last of the machine is what all other tests run; avx512_bf16 is avx512 but for one type.
-RECURRENCE = _native.cpu_capabilities()[:-1]
-IMAGES = [name for name in _native.cpu_capabilities() if name != "avx512_bf16"][:-1]
+# The default is what all other tests run; avx512_bf16 and amx are avx512 but for one type.
+BY_ITSELF = [name for name in _native.cpu_capabilities() if name != "amx"]
+DEFAULT = BY_ITSELF[-1]
+RECURRENCE = [name for name in _native.cpu_capabilities() if name != DEFAULT]
+IMAGES = [name for name in BY_ITSELF if name != "avx512_bf16"][:-1]
 
 
 @pytest.mark.parametrize("capability", RECURRENCE)
 def test_parity(capability: str) -> None:
     files = [str(HERE / name) for name in FILES]
     # "-p no:cacheprovider": the outer run's record of failures stays its own.
-    pairs = capability == "avx512"
+    pairs = capability in ("avx512", "amx")
     chosen = f"({SUBSET}) and bfloat16" if pairs else SUBSET
     ran = python(
         *("-m", "pytest", *files, "-q", "-x", "-p", "no:cacheprovider", "-k", chosen),
@@ -115,25 +118,25 @@ torch.save(found, sys.argv[1])
 """
 
 
-@pytest.mark.skipif(
-    "avx512_bf16" not in _native.cpu_capabilities(), reason="the CPU has no vdpbf16ps"
-)
-def test_pairs_of_bfloat16_agree_with_sums_of_products(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pairs", ["avx512_bf16", "amx"])
+def test_pairs_of_bfloat16_agree_with_sums_of_products(pairs: str, tmp_path: Path) -> None:
+    if pairs not in _native.cpu_capabilities():
+        pytest.skip(f"the CPU has no {pairs}")
     found = []
-    for capability in ("avx512", "avx512_bf16"):
+    for capability in ("avx512", pairs):
         file = tmp_path / capability
         ran = python("-c", LAYERS, str(file), capability=capability)
         assert ran.returncode == 0, ran.stderr[-2000:]
         found.append(torch.load(file))
-    sums, pairs = found
-    assert sums.keys() == pairs.keys()
+    sums, others = found
+    assert sums.keys() == others.keys()
     assert len(sums) > 90
     for name, value in sums.items():
         if "float32" in name:  # the same kernels
-            assert torch.equal(pairs[name], value), name
+            assert torch.equal(others[name], value), name
             continue
         exact = value.double()
-        off = (pairs[name].double() - exact).norm() / exact.norm()
+        off = (others[name].double() - exact).norm() / exact.norm()
         # Numbers near the middle of two of bfloat16 fall to either side, and the steps carry it on.
         assert off < 2 * torch.finfo(torch.bfloat16).eps, (name, off)
 
@@ -161,4 +164,19 @@ def test_unknown_capability() -> None:
 
 def test_empty_capability_is_none() -> None:
     ran = python("-c", "import fastseq; print(fastseq._native.cpu_capability())", capability="")
-    assert ran.stdout.strip() == _native.cpu_capabilities()[-1]
+    assert ran.stdout.strip() == DEFAULT
+
+
+def test_info_says_that_nobody_has_run_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "cpu_capabilities", lambda: ["avx512_bf16", "amx"])
+    assert "available: avx512_bf16, amx; no CPU has run amx yet" in info()["CPU capability"]
+
+
+def test_amx_runs_where_it_is_asked_for_alone() -> None:
+    """No CPU has run it yet."""
+    assert _native.cpu_capability() != "amx" or os.environ["FASTSEQ_CPU_CAPABILITY"] == "amx"
+    if "amx" in _native.cpu_capabilities():
+        return  # test_capability_is_the_one_asked_for has it
+    ran = python("-c", "import fastseq", capability="amx")
+    assert ran.returncode == 1
+    assert "FASTSEQ_CPU_CAPABILITY is 'amx', and this build" in ran.stderr.splitlines()[-1]

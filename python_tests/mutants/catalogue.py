@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from .kernels_amx import KERNELS_AMX
 from .kernels_images import KERNELS_IMAGES
 from .kernels_mailbox import KERNELS_MAILBOX
 from .kernels_recurrences import KERNELS_RECURRENCES
@@ -30,6 +31,7 @@ MUTANTS = [
     *PYTHON_FROZEN,
     *KERNELS_IMAGES,
     *KERNELS_RECURRENCES,
+    *KERNELS_AMX,
     *KERNELS_RECURRENCES_CUDA,
     *KERNELS_MAILBOX,
     *KERNELS_FROZEN,

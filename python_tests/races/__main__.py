@@ -24,6 +24,7 @@ OTHERS = ("recurrence_dispatch", "capability", "caches", "plan")
 FLAGS = (
     "-std=gnu++20", "-O1", "-g", "-fsanitize=thread", "-pthread", "-Wno-psabi",
     "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}",
+    f"-I{ROOT / 'python_tests'}",
 )  # fmt: skip
 BASELINE = (
     "-DFASTSEQ_CAPABILITY=baseline", "-DFASTSEQ_VECTOR_BYTES=16", "-DFASTSEQ_FEW_COPIES",

@@ -5,14 +5,15 @@
 #include <cstring>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "kernels/cells.h"
 #include "kernels/cpu/plan.h"
 #include "kernels/cpu/recurrence.h"
+#include "own_team.h"
 
 using namespace fastseq;
+using tests::run_team;
 
 namespace {
 
@@ -42,43 +43,6 @@ class Room {
   std::mt19937 engine_{7};
   std::vector<std::vector<float>> kept_;
 };
-
-// 64-byte aligned scratch.
-class Scratch {
- public:
-  explicit Scratch(int64_t bytes) : room_(bytes + 64) {}
-  char* data() { return room_.data() + (64 - reinterpret_cast<uintptr_t>(room_.data()) % 64) % 64; }
-
- private:
-  std::vector<char> room_;
-};
-
-int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// As csrc/ops/team_run.h does, with threads of our own.
-template <class Args, class Bytes, class MemberBytes, class Run>
-void run_team(const Args& args, int64_t threads, const Bytes& bytes, const MemberBytes& member,
-              const Run& run) {
-  const int64_t shared = whole_lines(bytes(args));
-  std::vector<int64_t> own(threads + 1);
-  int64_t most = 0;
-  for (int64_t n = 1; n <= threads; ++n) {
-    own[n] = whole_lines(member(args, n));
-    most = n * own[n] > most ? n * own[n] : most;
-  }
-  Scratch scratch(shared + most);
-  std::vector<Barrier> groups(threads);
-  Team team{threads, groups.data()};
-  std::vector<std::thread> workers;
-  for (int64_t part = 0; part < threads; ++part) {
-    workers.emplace_back([&] {
-      Member self;
-      if (!join(team, 1, self)) return;
-      run(args, self, scratch.data(), scratch.data() + shared + self.id * own[self.count]);
-    });
-  }
-  for (std::thread& worker : workers) worker.join();
-}
 
 struct Case {
   Cell cell;

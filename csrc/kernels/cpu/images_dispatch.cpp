@@ -16,6 +16,7 @@ ImagesKernels kernels_of(int dtype) {
 #if defined(FASTSEQ_HAS_AVX512)
     case Capability::kAvx512:
     case Capability::kAvx512Bf16:
+    case Capability::kAmx:
       return joined(avx512::lrn_table[dtype], avx512::lrn_within_table[dtype],
                     avx512::pool_table[dtype], avx512::trio_table[dtype]);
 #endif

@@ -34,5 +34,6 @@ FASTSEQ_DECLARE_LINEAR(baseline)
 FASTSEQ_DECLARE_LINEAR(avx2)
 FASTSEQ_DECLARE_LINEAR(avx512)
 FASTSEQ_DECLARE_LINEAR(avx512_bf16)  // bfloat16 alone
+FASTSEQ_DECLARE_LINEAR(amx)          // likewise
 
 }  // namespace fastseq

@@ -90,6 +90,22 @@ FASTSEQ_INLINE void turn_16(const uint32_t* from, int64_t stride, uint32_t* to, 
 }
 #endif
 
+// Groups of up to 16 rows, the groups 16 words apart, turned: those of a row side by side.
+FASTSEQ_INLINE void turn_groups(const void* from, int64_t groups, int64_t rows, void* to) {
+#if defined(__AVX512F__)
+  if (groups == 16 && rows == 16) {
+    return turn_16(static_cast<const uint32_t*>(from), 16, static_cast<uint32_t*>(to), 16);
+  }
+#endif
+  constexpr int64_t kWord = 4;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t g = 0; g < groups; ++g) {
+      __builtin_memcpy(static_cast<char*>(to) + (row * groups + g) * kWord,
+                       static_cast<const char*>(from) + (g * 16 + row) * kWord, kWord);
+    }
+  }
+}
+
 // Packs one vector of a panel from outputs whose inner dimension lies side by side: a transpose.
 template <class D, class S>
 void pack_turned(const S* from, int64_t out, int64_t valid, int64_t inner, typename D::Item* to,

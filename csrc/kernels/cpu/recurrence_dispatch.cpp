@@ -14,6 +14,13 @@ RecurrenceKernels joined(const ForwardTable& f, const BackwardTable& b) {
 
 RecurrenceKernels kernels_of(int dtype) {
   switch (capability()) {
+#if defined(FASTSEQ_HAS_AMX)
+    case Capability::kAmx:
+      if (static_cast<DType>(dtype) == DType::kBFloat16) {
+        return joined(amx::forward_table[dtype], amx::backward_table[dtype]);
+      }
+      [[fallthrough]];
+#endif
 #if defined(FASTSEQ_HAS_AVX512_BF16)
     case Capability::kAvx512Bf16:
       if (static_cast<DType>(dtype) == DType::kBFloat16) {
@@ -36,6 +43,11 @@ RecurrenceKernels kernels_of(int dtype) {
 
 const LinearKernel& linear_of(int dtype) {
   switch (capability()) {
+#if defined(FASTSEQ_HAS_AMX)
+    case Capability::kAmx:
+      if (static_cast<DType>(dtype) == DType::kBFloat16) return amx::linear_table[dtype];
+      [[fallthrough]];
+#endif
 #if defined(FASTSEQ_HAS_AVX512_BF16)
     case Capability::kAvx512Bf16:
       if (static_cast<DType>(dtype) == DType::kBFloat16) return avx512_bf16::linear_table[dtype];
@@ -57,6 +69,7 @@ const LinearKernel& linear_of(int dtype) {
 const StepKernel* step_table() {
   switch (capability()) {
 #if defined(FASTSEQ_HAS_AVX512)
+    case Capability::kAmx:
     case Capability::kAvx512Bf16:
     case Capability::kAvx512:
       return avx512::step_table;

@@ -28,5 +28,6 @@ FASTSEQ_DECLARE_TABLES(baseline)
 FASTSEQ_DECLARE_TABLES(avx2)
 FASTSEQ_DECLARE_TABLES(avx512)
 FASTSEQ_DECLARE_TABLES(avx512_bf16)  // bfloat16 alone
+FASTSEQ_DECLARE_TABLES(amx)          // likewise
 
 }  // namespace fastseq

@@ -2,6 +2,7 @@
 // time, each tile handed to an epilogue while it is still in the L1 cache.
 #pragma once
 
+#include "lines.h"
 #include "panels.h"
 #include "plan.h"
 
@@ -20,56 +21,6 @@ constexpr int kFused = 0;
 constexpr int64_t kInnerBlock = kFused && kVectorBytes == 64 ? 512 : 128;
 // Rows whose tiles are kept while the inner dimension is gone through in blocks.
 constexpr int64_t kBlockRows = 48;
-
-// Cache lines to ask for, one at a time, while a product runs: its epilogue's, and weights that
-// come next. Asked for all at once they are more than a core can have on the way, and the rest is
-// dropped.
-class Lines {
- public:
-  FASTSEQ_INLINE void clear() { count_ = 0; }
-  // n elements from p on.
-  template <class S>
-  FASTSEQ_INLINE void add(const S* p, int64_t n) {
-    const uintptr_t first = reinterpret_cast<uintptr_t>(p);
-    const uintptr_t end = first + static_cast<uintptr_t>(n) * sizeof(S);
-    for (uintptr_t line = first & ~uintptr_t{kLine - 1}; line < end && count_ < kMost;
-         line += kLine) {
-      at_[count_++] = reinterpret_cast<const char*>(line);
-    }
-  }
-  // What will be read after so many tiles, each of which asks for its share: into the L2 cache,
-  // since L1 is in use.
-  FASTSEQ_INLINE void stream(const void* p, int64_t bytes, int64_t tiles) {
-    next_ = static_cast<const char*>(p);
-    left_ = bytes / kLine;
-    share_ = (left_ + tiles - 1) / tiles;
-  }
-  // The epilogue's come first, and are asked for in any case.
-  FASTSEQ_INLINE int64_t needed() const { return count_; }
-  FASTSEQ_INLINE int64_t count() const { return count_ + share_; }
-  FASTSEQ_INLINE void fetch(int64_t i) const {
-    if (i < count_) {
-      __builtin_prefetch(at_[i], 0, 3);
-    } else {
-      __builtin_prefetch(next_ + (i - count_) * kLine, 0, 2);
-    }
-  }
-  FASTSEQ_INLINE void fetch_needed() const {
-    for (int64_t i = 0; i < count_; ++i) fetch(i);
-  }
-  // After a tile: the next one's share.
-  FASTSEQ_INLINE void pass() {
-    next_ += share_ * kLine;
-    left_ -= share_;
-    if (share_ > left_) share_ = left_;
-  }
-
- private:
-  static constexpr int64_t kMost = 384, kLine = 64;
-  const char* at_[kMost];
-  const char* next_ = nullptr;
-  int64_t count_ = 0, share_ = 0, left_ = 0;
-};
 
 // out[r][v] = sum over k of state[r][k] * panel[k][v], or that much more than it was; rows of `out`
 // are kPitch vectors apart. Every element is summed in the order of k, whatever tile it falls in: a
@@ -174,10 +125,14 @@ __attribute__((noinline)) void pair_product(const typename D::Item* state,
     }
   }
 }
-// Whether it serves: a single row, of which panel p and the next one are whole.
+// Whether it serves: a single row, of which panel p and the next one are whole, by vectors.
 template <class D, int kWide>
 FASTSEQ_INLINE bool pairs(const PanelShape& shape, int64_t p, int64_t p1, int64_t rows) {
-  return rows == 1 && p + 1 < p1 && panel_width<D>(shape, p + 1) == kWide;
+  return !D::kTiled && rows == 1 && p + 1 < p1 && panel_width<D>(shape, p + 1) == kWide;
+}
+template <class D, int kWide, class... Arguments>
+FASTSEQ_INLINE void product_of_pair(Arguments... arguments) {
+  if constexpr (!D::kTiled) pair_product<D, kWide>(arguments...);
 }
 
 // The most rows whose sums fit in the registers, beside what a product reads (and, where there is
@@ -203,26 +158,41 @@ FASTSEQ_INLINE void product_by_rows(int64_t rows, const typename D::Item* state,
 
 // A tile of a panel `wide` vectors wide: kPitch of them, or fewer in the last plain panel.
 template <class D, int kPitch, bool kPacked = false, int kWide = kPitch>
-FASTSEQ_INLINE void product_of(int64_t wide, int64_t rows, const typename D::Item* state,
-                               int64_t stride, const typename D::Item* panel, int64_t groups,
-                               typename D::Sum* out, bool accumulate, Lines* ahead = nullptr) {
+FASTSEQ_INLINE void product_of(typename D::Unit& unit, int64_t wide, int64_t rows,
+                               const typename D::Item* state, int64_t stride,
+                               const typename D::Item* panel, int64_t groups, typename D::Sum* out,
+                               bool accumulate, Lines* ahead = nullptr) {
   if (wide == kWide) {
-    product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out, accumulate,
-                                               ahead);
+    if constexpr (D::kTiled) {
+      D::template product<kWide, kPitch, kPacked>(unit, rows, state, stride, panel, groups, out,
+                                                  accumulate, ahead);
+    } else {
+      product_by_rows<D, kWide, kPitch, kPacked>(rows, state, stride, panel, groups, out,
+                                                 accumulate, ahead);
+    }
   } else if constexpr (kWide > 1 && kPitch == kPlainWide) {  // gates come all together
-    product_of<D, kPitch, kPacked, kWide - 1>(wide, rows, state, stride, panel, groups, out,
+    product_of<D, kPitch, kPacked, kWide - 1>(unit, wide, rows, state, stride, panel, groups, out,
                                               accumulate, ahead);
   }
 }
 
-template <int kWide>
+// The most rows of a tile whose panels are kWide vectors wide.
+template <class D, int kWide>
+constexpr int64_t most_rows() {
+  if constexpr (D::kTiled) {
+    return D::Unit::kRows;
+  } else {
+    return kMostRows<kWide>;
+  }
+}
+template <class D, int kWide>
 FASTSEQ_INLINE int64_t tiles_of(int64_t rows) {
-  return (rows + kMostRows<kWide> - 1) / kMostRows<kWide>;
+  return (rows + most_rows<D, kWide>() - 1) / most_rows<D, kWide>();
 }
 // Cuts rows into tiles of even heights (8 rows are 4 + 4, not 6 + 2): f(first row, rows).
-template <int kWide, class F>
+template <class D, int kWide, class F>
 FASTSEQ_INLINE void each_tile(int64_t rows, const F& f) {
-  const int64_t tiles = tiles_of<kWide>(rows);
+  const int64_t tiles = tiles_of<D, kWide>(rows);
   for (int64_t i = 0, row = 0; i < tiles; ++i) {
     const int64_t n = (rows - row) / (tiles - i);
     f(row, n);
@@ -252,11 +222,12 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
                                   const Epilogue& epilogue) {
   constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
   alignas(64) typename D::Sum block[kBlockRows * kTileRow];
+  typename D::Unit unit;
   Lines lines;
   const int64_t groups = inner_groups<D>(shape.inner);
   const bool single = groups <= kInnerBlock;
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
-  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
+  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, most_rows<D, kWide>());
   for (int64_t p = p0, done; p < p1; p += done) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
     const int64_t wide = panel_width<D>(shape, p), inner_step = wide * kLanes * D::kPair;
@@ -275,9 +246,10 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
                                                        : panel + panel_size<D>(shape);
           const bool any = !last || (again ? !single : p + 1 < p1);
           lines.clear();
-          lines.stream(next, any ? streamed : 0, tiles_of<kWide>(height));
+          lines.stream(next, any ? streamed : 0, tiles_of<D, kWide>(height));
         }
-        each_tile<kWide>(height, [&](int64_t in_block, int64_t n) __attribute__((always_inline)) {
+        each_tile<D, kWide>(height, [&](int64_t in_block,
+                                        int64_t n) __attribute__((always_inline)) {
           const int64_t row = row0 + in_block, items = pair ? 2 : n;  // rows, or panels of one row
           typename D::Sum* const out = single ? block : block + in_block * kTileRow;
           if (last) {
@@ -288,10 +260,10 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
           }
           if (pair) {
             if (last) lines.fetch_needed();
-            pair_product<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step,
-                                   panel_size<D>(shape), count, out, kTileRow, g0 > 0);
+            product_of_pair<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step,
+                                      panel_size<D>(shape), count, out, kTileRow, g0 > 0);
           } else {
-            product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
+            product_of<D, kWide>(unit, wide, n, state + row * stride + g0 * D::kPair, stride,
                                  panel + g0 * inner_step, count, out, g0 > 0,
                                  last || streamed ? &lines : nullptr);
           }
@@ -315,7 +287,8 @@ FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item*
                                 int64_t rows, typename D::Sum* out, int64_t pitch) {
   constexpr int64_t kLanes = lanes_of<typename D::Sum>, kTileRow = kWide * kLanes;
   const int64_t groups = inner_groups<D>(shape.inner);
-  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, kMostRows<kWide>);
+  const int64_t streamed = streamed_block<D>(shape, p1 - p0, rows, most_rows<D, kWide>());
+  typename D::Unit unit;
   Lines lines;
   for (int64_t p = p0, done; p < p1; p += done) {
     const typename D::Item* const panel = packed + p * panel_size<D>(shape);
@@ -327,15 +300,16 @@ FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item*
       const int64_t count = groups - g0 < kInnerBlock ? groups - g0 : kInnerBlock;
       if (streamed) {
         const bool any = g0 + count < groups || p + 1 < p1;
-        lines.stream(panel + (g0 + count) * inner_step, any ? streamed : 0, tiles_of<kWide>(rows));
+        lines.stream(panel + (g0 + count) * inner_step, any ? streamed : 0,
+                     tiles_of<D, kWide>(rows));
       }
       if (pair) {
-        pair_product<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step, panel_size<D>(shape),
-                               count, to, pitch * kTileRow, true);
+        product_of_pair<D, kWide>(state + g0 * D::kPair, panel + g0 * inner_step,
+                                  panel_size<D>(shape), count, to, pitch * kTileRow, true);
         continue;
       }
-      each_tile<kWide>(rows, [&](int64_t row, int64_t n) __attribute__((always_inline)) {
-        product_of<D, kWide>(wide, n, state + row * stride + g0 * D::kPair, stride,
+      each_tile<D, kWide>(rows, [&](int64_t row, int64_t n) __attribute__((always_inline)) {
+        product_of<D, kWide>(unit, wide, n, state + row * stride + g0 * D::kPair, stride,
                              panel + g0 * inner_step, count, to + row * kTileRow, true,
                              streamed ? &lines : nullptr);
       });

@@ -26,14 +26,11 @@ struct TransposedProduct {
   static constexpr int64_t L = lanes_of<A>;
   static constexpr int64_t kTileRow = kPlainWide * L;
   static constexpr int64_t kRowBlock = kInnerBlock * D::kPair;  // rows packed at a time
-  // Terms that are added one to the other before their sum joins the total: a single chain over
-  // thousands of rows would lose digits that a BLAS library keeps.
-  static constexpr int64_t kChain = 64;
-  static constexpr int64_t kColumnChain = 32;
+  static constexpr int64_t kColumnChain = 32;                   // rows, as D::kChain
 
   const S* x;  // [rows, x_stride], from its first column here on
   int64_t rows, x_stride, x_columns;
-  Item* packed_x;         // [tile][group][row of tile]
+  Item* packed_x;         // [tile][group][row of tile]; of AMX [tile][16 groups][row][group]
   Item* packed_y;         // one panel
   A* column_sums;         // [column of X], of a chain
   double* column_totals;  // [column of X]
@@ -84,12 +81,14 @@ struct TransposedProduct {
   FASTSEQ_INLINE void pack_x(int64_t n0, int64_t count) const {
     const int64_t groups = inner_groups<D>(count);
     constexpr int64_t kLines = 16;  // rows gone through for all tiles, so that they stay in L1
+    alignas(64) Item block[D::kTiled ? kLines * L * D::kPair : 1];
     for (int64_t g0 = 0; g0 < groups; g0 += kLines) {
       const int64_t g1 = g0 + kLines < groups ? g0 + kLines : groups;
-      each_tile<kPlainWide>(
+      each_tile<D, kPlainWide>(
           x_columns, [&](int64_t column, int64_t width) __attribute__((always_inline)) {
             const S* from = x + (n0 + g0 * D::kPair) * x_stride + column;
-            Item* to = packed_x + (column * groups + g0 * width) * D::kPair;
+            Item* const at = packed_x + (column * groups + g0 * width) * D::kPair;
+            Item* to = D::kTiled ? block : at;
             for (int64_t g = g0; g < g1; ++g) {
               const V first = load_n<A>(from, width);
               V second{};
@@ -98,8 +97,9 @@ struct TransposedProduct {
               // Each lane holds all items of its pair.
               store_n<A>(reinterpret_cast<A*>(to), joined<D>(first, second), width);
               from += D::kPair * x_stride;
-              to += width * D::kPair;
+              to += (D::kTiled ? L : width) * D::kPair;
             }
+            if constexpr (D::kTiled) turn_groups(block, g1 - g0, width, at);
           });
     }
   }
@@ -123,16 +123,17 @@ struct TransposedProduct {
   FASTSEQ_INLINE void add(const Target<S, Y>& target, int64_t n0, int64_t count, A*& to) const {
     if (!target.out) return;
     const int64_t groups = inner_groups<D>(count);
+    typename D::Unit unit;
     for (int64_t column = 0; column < target.columns; column += kTileRow) {
       const int64_t vectors = (target.columns - column + L - 1) / L;
       const int64_t wide = vectors < kPlainWide ? vectors : kPlainWide;
       pack_y(target, n0, count, column, wide);
-      each_tile<kPlainWide>(
+      each_tile<D, kPlainWide>(
           x_columns, [&](int64_t row, int64_t height) __attribute__((always_inline)) {
             const Item* const from = packed_x + row * groups * D::kPair;
-            for (int64_t g = 0; g < groups; g += kChain) {
-              const int64_t links = groups - g < kChain ? groups - g : kChain;
-              product_of<D, kPlainWide, true>(wide, height, from + g * height * D::kPair, 0,
+            for (int64_t g = 0; g < groups; g += D::kChain) {
+              const int64_t links = groups - g < D::kChain ? groups - g : D::kChain;
+              product_of<D, kPlainWide, true>(unit, wide, height, from + g * height * D::kPair, 0,
                                               packed_y + g * wide * L * D::kPair, links,
                                               to + row * kTileRow, n0 + g > 0);
             }
