@@ -341,6 +341,20 @@ KERNELS_IMAGES = [
         tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
     ),
     Mutant(
+        name="CUDA strip: outputs that only a strip's second row takes from are not staged",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.lowest(top + 1) > row",
+        new="true",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA strip: outputs that only a strip's last row but one takes from are not staged",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.highest(bottom - 1) < last_row",
+        new="true",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
         name="CUDA strip: a band lacks its last row",
         file=f"{CUDA}/pool_strip.cuh",
         old="window.h.start(oh + rows - 1) + 3",

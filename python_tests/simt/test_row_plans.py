@@ -165,8 +165,8 @@ def place_of_block(
 LARGE = [(2050, 64, 128, 129), (40000, 96, 55, 55), (3, 64, 8191, 8193), (1, 32, 20001, 20003)]
 
 
-# A band has room for three rows of at most so many pixels; wider images go another way.
-WIDEST_BAND = 339
+# A pool's band has room for three rows of at most so many pixels; wider images go another way.
+WIDEST_BAND = 680
 STRIPS = [
     (kind, s) for kind in ("LRN", "band") for s in LARGE if kind == "LRN" or s[3] <= WIDEST_BAND
 ]

@@ -6,22 +6,39 @@
 
 namespace fastseq::cuda {
 
-// PoolSide in 32 bits, for index arithmetic in every thread. kFixed: kernel 3, stride 2, dilation
-// 1, which the compiler then knows.
+// How a window steps along one side. kFixed: kernel 3, stride 2, dilation 1, of which the compiler
+// then knows.
 template <bool kFixed>
-struct Side {
-  int kernel_, stride_, padding, dilation_, out;
+struct Steps {
+  int kernel_, stride_, dilation_;
 
-  explicit Side(const PoolSide& s)
+  explicit Steps(const PoolSide& s)
       : kernel_(static_cast<int>(s.kernel)),
         stride_(static_cast<int>(s.stride)),
-        padding(static_cast<int>(s.padding)),
-        dilation_(static_cast<int>(s.dilation)),
-        out(static_cast<int>(s.out)) {}
+        dilation_(static_cast<int>(s.dilation)) {}
+  FASTSEQ_HD int kernel() const { return kernel_; }
+  FASTSEQ_HD int stride() const { return stride_; }
+  FASTSEQ_HD int dilation() const { return dilation_; }
+};
+template <>
+struct Steps<true> {
+  explicit Steps(const PoolSide&) {}
+  static FASTSEQ_HD int kernel() { return 3; }
+  static FASTSEQ_HD int stride() { return 2; }
+  static FASTSEQ_HD int dilation() { return 1; }
+};
 
-  FASTSEQ_HD int kernel() const { return kFixed ? 3 : kernel_; }
-  FASTSEQ_HD int stride() const { return kFixed ? 2 : stride_; }
-  FASTSEQ_HD int dilation() const { return kFixed ? 1 : dilation_; }
+// PoolSide in 32 bits, for index arithmetic in every thread.
+template <bool kFixed>
+struct Side : Steps<kFixed> {
+  int padding, out;
+
+  explicit Side(const PoolSide& s)
+      : Steps<kFixed>(s), padding(static_cast<int>(s.padding)), out(static_cast<int>(s.out)) {}
+
+  using Steps<kFixed>::kernel;
+  using Steps<kFixed>::stride;
+  using Steps<kFixed>::dilation;
   FASTSEQ_HD int start(int o) const { return o * stride() - padding; }
   FASTSEQ_HD int first(int o) const {
     const int s = start(o);
