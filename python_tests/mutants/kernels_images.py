@@ -301,8 +301,9 @@ KERNELS_IMAGES = [
     Mutant(
         name="CUDA rows: a part that is shorter than a vector writes beyond its end",
         file=f"{CUDA}/rows.cuh",
-        old="lane < length ? lane : -1",
-        new="true ? lane : -1",
+        at="lane < length ? lane : -1",
+        old="lane < length",
+        new="true",
         tests=("simt/test_pool_cuda.py::test_images_of_every_shape",),
     ),
     Mutant(

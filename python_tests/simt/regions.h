@@ -140,6 +140,14 @@ void add_tensor(std::vector<simt::Region>& regions, const char* name, T* p, int6
   add_region(regions, name, p, elements, sizeof(T), !std::is_const_v<T>);
 }
 
+template <class Places>
+  requires requires(Places p) { p.wide; }
+void add_tensor(std::vector<simt::Region>& regions, const char* name, const Places& places,
+                int64_t elements) {
+  constexpr bool kWritten = !std::is_const_v<std::remove_pointer_t<decltype(places.tensor)>>;
+  add_region(regions, name, places.tensor, elements, places.wide ? 4 : 1, kWritten);
+}
+
 // The arguments of an image kernel. Those with a window pool, and their outputs are as many.
 template <class Arguments>
   requires requires(Arguments a) { a.images; }

@@ -98,6 +98,7 @@ FASTSEQ_DEVICE void direct_backward_any(const Arguments& a, const Source& source
   const int64_t i = device::thread();
   if (i >= a.images.numel()) return;
   const Element e(a.images, i);
+  A gp = 0;
   const A sum = window_sum<kWithin, A>(
       a.images, e, i, a.norm.after(), a.norm.before(),
       [&](A total, int64_t j, int64_t h, int64_t w, int64_t c) {
@@ -105,12 +106,11 @@ FASTSEQ_DEVICE void direct_backward_any(const Arguments& a, const Source& source
         A p, q;
         a.norm.factors(direct_squares<kWithin, Input>(a.images, a.x, at, j, a.norm), p, q);
         const A g = direct_gradient<A>(source, a.images, at, j);
+        if (j == i) gp = g * p;
         return total + g * Input::of(device::read(a.x + j)) * q;
       });
-  const A p = a.norm.factor(direct_squares<kWithin, Input>(a.images, a.x, e, i, a.norm));
-  const A g = direct_gradient<A>(source, a.images, e, i);
   const A x_i = Input::of(device::read(a.x + i));
-  device::store(a.grad_x + i, Input::gradient(x_i, a.norm.gradient(g * p, x_i, sum)));
+  device::store(a.grad_x + i, Input::gradient(x_i, a.norm.gradient(gp, x_i, sum)));
 }
 
 template <class S>

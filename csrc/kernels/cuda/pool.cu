@@ -8,6 +8,16 @@
 namespace fastseq::cuda {
 namespace {
 
+// How memory goes: plane by plane, pixel by pixel with V channels at a time, or, for what is rare,
+// either way.
+enum class Layout { kPlanes, kPixels, kEither };
+
+template <Layout kLayout>
+FASTSEQ_DEVICE bool is_last(const Images& images) {
+  if constexpr (kLayout == Layout::kEither) return images.channels_last;
+  return kLayout == Layout::kPixels;
+}
+
 // A thread's images: NCHW gives it one pixel of one plane, channels_last V channels of one pixel.
 struct Position {
   int64_t plane;    // where its image, and its channels in it, start: in planes, or in images
@@ -15,10 +25,10 @@ struct Position {
   int h, w;
 };
 
-template <int V, bool kLast>
-FASTSEQ_DEVICE Position locate(int64_t i, int64_t channels, int height, int width) {
+template <int V>
+FASTSEQ_DEVICE Position locate(int64_t i, int64_t channels, int height, int width, bool last) {
   Position at{0, 0, 0, 0};
-  if constexpr (kLast) {
+  if (last) {
     const int64_t groups = channels / V, rest = device::divide(i, groups);
     at.channel = (i - rest * groups) * V;
     i = rest;
@@ -30,23 +40,24 @@ FASTSEQ_DEVICE Position locate(int64_t i, int64_t channels, int height, int widt
   return at;
 }
 
-template <class S, class O>
+template <class S, class Places>
 struct PoolAnyForward {
   Images images;  // of x
   const S* x;
   S* y;
-  O* offsets;  // may be null
+  Places offsets;  // may be null
   Window<false> window;
   int64_t items;  // threads that have one
 };
 
-template <class S, class O, int V, bool kLast>
-FASTSEQ_KERNEL pool_any_forward(PoolAnyForward<S, O> a) {
+template <class S, class Places, int V, Layout kLayout>
+FASTSEQ_KERNEL pool_any_forward(PoolAnyForward<S, Places> a) {
   const Window<false>& window = a.window;
   const int64_t i = device::thread();
   if (i >= a.items) return;
-  const int64_t C = a.images.channels, stride = kLast ? C : 1;
-  const Position at = locate<V, kLast>(i, C, window.h.out, window.w.out);
+  const bool last = is_last<kLayout>(a.images);
+  const int64_t C = a.images.channels, stride = last ? C : 1;
+  const Position at = locate<V>(i, C, window.h.out, window.w.out, last);
   const int64_t corner =
       static_cast<int64_t>(window.h.start(at.h)) * window.width + window.w.start(at.w);
   const S* const x = a.x + (at.plane * a.images.pixels() + corner) * stride + at.channel;
@@ -62,46 +73,70 @@ FASTSEQ_KERNEL pool_any_forward(PoolAnyForward<S, O> a) {
   int place[V];
   FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) value[v] = best[v].value, place[v] = best[v].place;
   device::write<V>(a.y + i * V, value);
-  if (a.offsets) device::write<V>(a.offsets + i * V, place);
+  write_places<V>(a.offsets, i * V, place);
 }
 
-template <class S, class O>
+template <class S, class Places>
 struct PoolAnyBackward {
   Images images;  // of x
   const S* grad_y;
-  const O* offsets;
+  Places offsets;
   S* grad_x;
   Window<false> window;
   int64_t items;  // threads that have one
 };
 
-template <class S, class O, int V, bool kLast>
-FASTSEQ_KERNEL pool_any_backward(PoolAnyBackward<S, O> a) {
+template <class S, class Places, int V, Layout kLayout>
+FASTSEQ_KERNEL pool_any_backward(PoolAnyBackward<S, Places> a) {
   const int64_t i = device::thread();
   if (i >= a.items) return;
-  const int64_t C = a.images.channels, stride = kLast ? C : 1;
-  const Position at = locate<V, kLast>(i, C, a.window.height, a.window.width);
+  const bool last = is_last<kLayout>(a.images);
+  const int64_t C = a.images.channels, stride = last ? C : 1;
+  const Position at = locate<V>(i, C, a.window.height, a.window.width, last);
   const int64_t outputs = at.plane * a.window.outputs() * stride + at.channel;
   accumulate_t<S> g[V];
-  Gather<false>(a.window, at.h, at.w).gradient<V>(a.grad_y, a.offsets, outputs, stride, g);
+  const Gather<false> gather(a.window, at.h, at.w);
+  gather.template gradient<V>(a.grad_y, a.offsets, outputs, stride, g);
   device::write<V>(a.grad_x + i * V, g);
 }
 
 // A walk over planes finds its pixels' places once: it pays from some planes on.
 constexpr int64_t kLeastPlanes = 16;
 
-// f(offset type, Constant<V>, Constant<kLast>): V channels at a time where memory allows. The usual
-// window has strips and rows; what these cannot serve goes with all other windows.
-template <class S, class F>
-const char* with_layout(const Images& images, const PoolWindow& pool, bool in_line, const F& f) {
-  if (pool.wide()) {
-    if (images.channels_last) return f(int32_t{}, Constant<1>{}, Constant<1>{});
-    return f(int32_t{}, Constant<1>{}, Constant<0>{});
-  }
-  if (!images.channels_last) return f(uint8_t{}, Constant<1>{}, Constant<0>{});
-  const bool packs = in_line && images.channels % kPack<S> == 0;
-  if (!packs) return f(uint8_t{}, Constant<1>{}, Constant<1>{});
-  return f(uint8_t{}, Constant<kPack<S>>{}, Constant<1>{});
+// Any window, and the usual one where strips and rows do not serve: V channels at a time where
+// memory allows.
+template <class S, class Places, int V, Layout kLayout>
+const char* any(const PoolForward& a, const Places& offsets, device::Stream stream) {
+  const int64_t items = a.images.batch * a.images.channels * a.pool.h.out * a.pool.w.out / V;
+  return device::launch(pool_any_forward<S, Places, V, kLayout>, items, stream,
+                        PoolAnyForward<S, Places>{.images = a.images,
+                                                  .x = static_cast<const S*>(a.x),
+                                                  .y = static_cast<S*>(a.y),
+                                                  .offsets = offsets,
+                                                  .window = Window<false>(a.images, a.pool),
+                                                  .items = items});
+}
+template <class S, class Places, int V, Layout kLayout>
+const char* any(const PoolBackward& a, const Places& offsets, device::Stream stream) {
+  const int64_t items = a.images.numel() / V;
+  return device::launch(pool_any_backward<S, Places, V, kLayout>, items, stream,
+                        PoolAnyBackward<S, Places>{.images = a.images,
+                                                   .grad_y = static_cast<const S*>(a.grad_y),
+                                                   .offsets = offsets,
+                                                   .grad_x = static_cast<S*>(a.grad_x),
+                                                   .window = Window<false>(a.images, a.pool),
+                                                   .items = items});
+}
+// Void: of Block's offsets, const or not.
+template <class S, class Void, class Block>
+const char* any(const Block& a, Void* offsets, bool in_line, device::Stream stream) {
+  using Bytes = std::conditional_t<std::is_const_v<Void>, const uint8_t*, uint8_t*>;
+  const auto bytes = static_cast<Bytes>(offsets);
+  const bool last = a.images.channels_last, packs = in_line && a.images.channels % kPack<S> == 0;
+  if (!a.pool.wide() && !last) return any<S, Bytes, 1, Layout::kPlanes>(a, bytes, stream);
+  if (!a.pool.wide() && packs) return any<S, Bytes, kPack<S>, Layout::kPixels>(a, bytes, stream);
+  const AnyPlaces<Void> places{offsets, a.pool.wide()};
+  return any<S, AnyPlaces<Void>, 1, Layout::kEither>(a, places, stream);
 }
 
 // Where the usual window has strips.
@@ -158,18 +193,7 @@ const char* forward(const PoolForward& a, device::Stream stream) {
               .images = s, .x = x, .y = y, .offsets = offsets, .window = window, .cuts = plan});
     }
   }
-  return with_layout<S>(s, a.pool, in_line, [&](auto offset, auto v, auto last) {
-    using O = decltype(offset);
-    constexpr int kV = decltype(v)::kValue;
-    const int64_t items = s.batch * s.channels * a.pool.h.out * a.pool.w.out / kV;
-    return device::launch(pool_any_forward<S, O, kV, decltype(last)::kValue != 0>, items, stream,
-                          PoolAnyForward<S, O>{.images = s,
-                                               .x = x,
-                                               .y = y,
-                                               .offsets = static_cast<O*>(a.offsets),
-                                               .window = Window<false>(s, a.pool),
-                                               .items = items});
-  });
+  return any<S>(a, a.offsets, in_line, stream);
 }
 
 template <class S>
@@ -206,18 +230,7 @@ const char* backward(const PoolBackward& a, device::Stream stream) {
                                                 .cuts = plan});
     }
   }
-  return with_layout<S>(s, a.pool, in_line, [&](auto offset, auto v, auto last) {
-    using O = decltype(offset);
-    constexpr int kV = decltype(v)::kValue;
-    const int64_t items = s.numel() / kV;
-    return device::launch(pool_any_backward<S, O, kV, decltype(last)::kValue != 0>, items, stream,
-                          PoolAnyBackward<S, O>{.images = s,
-                                                .grad_y = grad_y,
-                                                .offsets = static_cast<const O*>(a.offsets),
-                                                .grad_x = grad_x,
-                                                .window = Window<false>(s, a.pool),
-                                                .items = items});
-  });
+  return any<S>(a, a.offsets, in_line, stream);
 }
 
 }  // namespace

@@ -20,32 +20,28 @@ bool in_line(const TrioBackward& a) {
          aligned(a.offsets, 16);
 }
 
-template <class S, class O>
-const char* direct_with(const TrioForward& a, device::Stream stream) {
+template <class S>
+const char* direct(const TrioForward& a, device::Stream stream) {
   const Window<false> window(a.images, a.pool);
   const int64_t outputs = a.images.batch * a.images.channels * window.outputs();
-  return device::launch(trio_direct_forward<S, O>, outputs, stream,
-                        TrioDirectForward<S, O>{.images = a.images,
-                                                .x = static_cast<const S*>(a.x),
-                                                .y = static_cast<S*>(a.y),
-                                                .offsets = static_cast<O*>(a.offsets),
-                                                .norm = Norm<S, 0>(a.lrn),
-                                                .window = window});
+  return device::launch(trio_direct_forward<S>, outputs, stream,
+                        TrioDirectForward<S>{.images = a.images,
+                                             .x = static_cast<const S*>(a.x),
+                                             .y = static_cast<S*>(a.y),
+                                             .offsets = {a.offsets, a.pool.wide()},
+                                             .norm = Norm<S, 0>(a.lrn),
+                                             .window = window});
 }
-template <class S, class O>
-const char* direct_with(const TrioBackward& a, device::Stream stream) {
-  return device::launch(trio_direct_backward<S, O>, a.images.numel(), stream,
-                        TrioDirectBackward<S, O>{.images = a.images,
-                                                 .grad_y = static_cast<const S*>(a.grad_y),
-                                                 .offsets = static_cast<const O*>(a.offsets),
-                                                 .x = static_cast<const S*>(a.x),
-                                                 .grad_x = static_cast<S*>(a.grad_x),
-                                                 .norm = Norm<S, 0>(a.lrn),
-                                                 .window = Window<false>(a.images, a.pool)});
-}
-template <class S, class Block>
-const char* direct(const Block& a, device::Stream stream) {
-  return a.pool.wide() ? direct_with<S, int32_t>(a, stream) : direct_with<S, uint8_t>(a, stream);
+template <class S>
+const char* direct(const TrioBackward& a, device::Stream stream) {
+  return device::launch(trio_direct_backward<S>, a.images.numel(), stream,
+                        TrioDirectBackward<S>{.images = a.images,
+                                              .grad_y = static_cast<const S*>(a.grad_y),
+                                              .offsets = {a.offsets, a.pool.wide()},
+                                              .x = static_cast<const S*>(a.x),
+                                              .grad_x = static_cast<S*>(a.grad_x),
+                                              .norm = Norm<S, 0>(a.lrn),
+                                              .window = Window<false>(a.images, a.pool)});
 }
 
 // ---- NCHW

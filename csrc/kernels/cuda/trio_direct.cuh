@@ -7,19 +7,19 @@
 namespace fastseq::cuda {
 
 // For windows that no tile has room for: a thread is an output and normalizes what it looks at.
-template <class S, class O>
+template <class S>
 struct TrioDirectForward {
   Images images;
   const S* x;
   S* y;
-  O* offsets;  // may be null
+  AnyPlaces<void> offsets;  // may be null
   Norm<S, 0> norm;
   Window<false> window;
 };
 
-template <class S, class O>
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-trio_direct_forward(TrioDirectForward<S, O> a) {
+trio_direct_forward(TrioDirectForward<S> a) {
   using A = accumulate_t<S>;
   const Images& s = a.images;
   const Window<false>& window = a.window;
@@ -41,24 +41,25 @@ trio_direct_forward(TrioDirectForward<S, O> a) {
     best.offer(device::round_to<S>(Math::relu(device::read(a.x + j)) * factor), place);
   });
   device::store(a.y + i, best.value);
-  if (a.offsets) device::store(a.offsets + i, best.place);
+  if (a.offsets.tensor) a.offsets.set(i, best.place);
 }
 
-template <class S, class O>
+template <class S>
 struct TrioDirectBackward {
   Images images;
   const S* grad_y;
-  const O* offsets;
+  AnyPlaces<const void> offsets;
   const S* x;
   S* grad_x;
   Norm<S, 0> norm;
   Window<false> window;
 };
 
-template <class S, class O>
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-trio_direct_backward(TrioDirectBackward<S, O> a) {
-  direct_backward_any<false, Relu>(a, Chosen<S, O>{a.grad_y, a.offsets, a.window});
+trio_direct_backward(TrioDirectBackward<S> a) {
+  direct_backward_any<false, Relu>(a,
+                                   Chosen<S, AnyPlaces<const void>>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

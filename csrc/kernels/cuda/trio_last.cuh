@@ -104,7 +104,7 @@ struct TrioLastBackward {
 template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 2)
 trio_last_backward(TrioLastBackward<S> a) {
-  last_backward_any<0, kLastRun, Relu>(a, Chosen<S, uint8_t>{a.grad_y, a.offsets, a.window});
+  last_backward_any<0, kLastRun, Relu>(a, Chosen<S, const uint8_t*>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

@@ -11,7 +11,8 @@ namespace fastseq::cuda {
 // was in shared memory, and the pool finds it there.
 template <class S, int N>
 struct TrioStripForward {
-  static constexpr int kThreads = 384, kBlocks = 2, kMoves = 4;
+  static constexpr int kThreads = 384, kMoves = 4;
+  static constexpr int kBlocks = device::kArchitecture / 100 == 12 ? 1 : 2;  // two spill there
   Images images;
   const S* x;
   S* y;
@@ -142,7 +143,7 @@ struct TrioPlanesBackward {
 template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 2)
 trio_planes_backward(TrioPlanesBackward<S> a) {
-  planes_backward_any<Relu>(a, Chosen<S, uint8_t>{a.grad_y, a.offsets, a.window});
+  planes_backward_any<Relu>(a, Chosen<S, const uint8_t*>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

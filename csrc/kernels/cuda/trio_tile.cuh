@@ -91,10 +91,10 @@ FASTSEQ_DEVICE bool pool_tile(const Window<kFixed>& window, const PoolTile& tile
 }
 
 // The gradient of LRN's output in one pixel's channels, gathered through the pool.
-template <class S, class O>
+template <class S, class Places>
 struct ChosenPixel {
   const S* grad_y;
-  const O* offsets;
+  Places offsets;
   Gather<false> gather;
   int64_t first, outputs;  // of the image's first plane; of a plane
 
@@ -105,14 +105,15 @@ struct ChosenPixel {
   }
 };
 
-// As Given of lrn_planes.cuh.
-template <class S, class O>
+// As Given of lrn_planes.cuh. Places: const uint8_t*, or AnyPlaces.
+template <class S, class Places>
 struct Chosen {
   const S* grad_y;
-  const O* offsets;
+  Places offsets;
   const Window<false>& window;
 
-  FASTSEQ_DEVICE ChosenPixel<S, O> pixel(const Images& images, int64_t image, int64_t p) const {
+  FASTSEQ_DEVICE ChosenPixel<S, Places> pixel(const Images& images, int64_t image,
+                                              int64_t p) const {
     const int64_t h = device::divide(p, window.width), w = p - h * window.width;
     const int64_t outputs = window.outputs();
     return {grad_y, offsets, Gather<false>(window, static_cast<int>(h), static_cast<int>(w)),
