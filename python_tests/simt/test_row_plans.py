@@ -143,6 +143,13 @@ def test_a_single_image_is_cut_into_bands(cases: Machine) -> None:
     assert plan(cases, "trio", 4, (128, 96, 55, 55)).bands == 1
 
 
+@pytest.mark.parametrize(("pack", "most"), [(4, 852), (8, 1024)])
+def test_the_trio_has_room_for_so_many_channels(pack: int, most: int, cases: Machine) -> None:
+    """As ``fastseq.explain`` says, forward; beyond, the kernels for any window serve."""
+    assert plan(cases, "trio", pack, (1, most, 9, 9)).threads
+    assert not plan(cases, "trio", pack, (1, most + pack, 9, 9)).threads
+
+
 def test_no_block_has_room(cases: Machine) -> None:
     assert plan(cases, "trio", 4, (1, 4096, 9, 9)).threads == 0
     assert plan(cases, "trio backward", 8, (1, 2047, 9, 9)).threads == 0

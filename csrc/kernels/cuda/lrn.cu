@@ -37,7 +37,7 @@ const char* within(const LrnForward& a, device::Stream stream) {
   const Tile tile = largest_tile<A>(a.images, a.lrn.size, &Tile::forward_values);
   if (!tile.th) return direct<S, true>(a, stream);
   const int64_t bytes = tile.forward_values(a.lrn.size) * static_cast<int64_t>(sizeof(A));
-  return with_size(a.lrn, [&](auto size) {
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
     return device::launch(within_forward<S, N>, {tile.blocks(a.images), device::kBlock, bytes},
                           stream,
@@ -55,7 +55,7 @@ const char* within(const LrnBackward& a, device::Stream stream) {
   const Tile tile = largest_tile<A>(a.images, a.lrn.size, &Tile::backward_values);
   if (!tile.th) return direct<S, true>(a, stream);
   const int64_t bytes = tile.backward_values(a.lrn.size) * static_cast<int64_t>(sizeof(A));
-  return with_size(a.lrn, [&](auto size) {
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
     return device::launch(within_backward<S, N>, {tile.blocks(a.images), device::kBlock, bytes},
                           stream,
@@ -78,7 +78,7 @@ const char* last(const LrnForward& a, device::Stream stream) {
                        runs_for<V>(static_cast<int>(a.lrn.after()));
   const device::Grid grid{divide_up(a.images.numel(), device::kBlock * V), device::kBlock,
                           Line<accumulate_t<S>, V>::bytes(runs)};
-  return with_size(a.lrn, [&](auto size) {
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
     return device::launch(last_forward<S, N>, grid, stream,
                           LastForward<S, N>{.images = a.images,
@@ -97,7 +97,7 @@ const char* last(const LrnBackward& a, device::Stream stream) {
   const device::Grid grid{divide_up(a.images.numel(), device::kBlock * V), device::kBlock,
                           tile.bytes()};
   const bool in_line = aligned(a.x, 16) && aligned(a.grad_y, 16) && aligned(a.grad_x, 16);
-  return with_size(a.lrn, [&](auto size) {
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
     return device::launch(last_backward<S, N>, grid, stream,
                           LastBackward<S, N>{.images = a.images,
@@ -175,12 +175,13 @@ const char* run(const Block& a, device::Stream stream) {
   if (a.lrn.within_channel) return within<S>(a, stream);
   if (a.images.channels_last) return last<S>(a, stream);
   if (!has_strips(a.images)) return planes<S>(a, stream);
-  return with_size(a.lrn, [&](auto size) {
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
-    if constexpr (N == 0)
-      return planes<S>(a, stream);
-    else
+    if constexpr (N > 0) {
       return strips<S, N>(a, stream);
+    } else {
+      return planes<S>(a, stream);
+    }
   });
 }
 

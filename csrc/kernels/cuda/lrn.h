@@ -109,17 +109,14 @@ struct Add {
   }
 };
 
-// f(Constant<N>)
-template <class F>
+// f(Constant<N>). Doubles, which are for checking gradients, have the kernels for any size alone.
+template <class S, class F>
 const char* with_size(const LrnWindow& lrn, const F& f) {
-  switch (is_fast(lrn.beta) ? lrn.size : 0) {
-    case 3:
-      return f(Constant<3>{});
-    case 5:
-      return f(Constant<5>{});
-    default:
-      return f(Constant<0>{});
+  if constexpr (sizeof(S) < 8) {
+    if (is_fast(lrn.beta) && lrn.size == 3) return f(Constant<3>{});
+    if (is_fast(lrn.beta) && lrn.size == 5) return f(Constant<5>{});
   }
+  return f(Constant<0>{});
 }
 
 // The last N values of a walk, oldest first; in registers, because every index is a constant.

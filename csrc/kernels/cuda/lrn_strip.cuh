@@ -18,10 +18,7 @@ using PlanesOut = StripMover<S, kPack<S>, kStripPixels>;
 
 // Blocks on a multiprocessor that a kernel's registers are for: as many as go without spills.
 // Turing rounds to bfloat16 by many instructions.
-template <class S>
-constexpr int kStripBlocks = sizeof(S) == 8                     ? 1
-                             : device::kArchitecture / 100 == 7 ? 2
-                                                                : 3;
+constexpr int kStripBlocks = device::kArchitecture / 100 == 7 ? 2 : 3;
 
 // Forward: a walk's first stage, which fills the ring with what is before its first channel, or
 // with zeros, and the planes that it reads.
@@ -62,7 +59,7 @@ struct StripForward {
 };
 
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks<S>)
+FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks)
 strip_forward(StripForward<S, N> a) {
   constexpr int K = kPack<S>, kAfter = (N - 1) / 2;
   const StripWalk walk(a.images, a.strips);
@@ -165,7 +162,7 @@ struct StripBackward {
 };
 
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks<S>)
+FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks)
 strip_backward(StripBackward<S, N> a) {
   const StripWalk walk(a.images, a.strips);
   const int64_t bytes = strip_bytes<S, kPack<S>>(a.strips.length);
