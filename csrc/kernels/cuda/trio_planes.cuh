@@ -11,8 +11,9 @@ namespace fastseq::cuda {
 // was in shared memory, and the pool finds it there.
 template <class S, int N>
 struct TrioStripForward {
-  static constexpr int kThreads = 384, kMoves = 4;
-  static constexpr int kBlocks = device::kArchitecture / 100 == 12 ? 1 : 2;  // two spill there
+  // Which 80 registers are enough for; sm_120 needs up to 128, and has one such block at a time.
+  static constexpr bool kMore = device::kArchitecture / 100 == 12;
+  static constexpr int kThreads = kMore ? 512 : 384, kBlocks = kMore ? 1 : 2, kMoves = 4;
   Images images;
   const S* x;
   S* y;
