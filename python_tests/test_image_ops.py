@@ -280,7 +280,7 @@ def test_explain() -> None:
 
 
 def test_explain_on_cuda() -> None:
-    """A block of the trio's own kernels has room for so many channels, which test_row_plans asks."""
+    """A block of the trio's own kernels has room for so many channels (test_row_plans.py)."""
     trio = fastseq.ReLULRNMaxPool2d()
     with FakeTensorMode():
         for dtype, most in ((torch.float32, 852), (torch.bfloat16, 1024)):
