@@ -62,6 +62,10 @@ def _explain_images(name: str, input: Tensor) -> str:
         return f"{what}: torch.nn, because fastseq has no kernel for {input.dtype}."
     layout = "channels_last" if channels_last(input) else "channels first"
     kernels = "CUDA kernels" if input.is_cuda else f"CPU kernels ({_native.cpu_capability()})"
+    if input.is_cuda and name == "ReLULRNMaxPool2d" and layout == "channels_last":
+        most = 852 if input.dtype == torch.float32 else 1024  # of three pixels in trio_rows.cuh
+        if input.shape[-3] > most:
+            kernels += f" for any window, because there are more than {most} channels"
     form = torch.channels_last_3d if input.dim() == 5 else torch.channels_last
     dense = input.is_contiguous(
         memory_format=form if layout == "channels_last" else torch.contiguous_format

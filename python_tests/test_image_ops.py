@@ -279,6 +279,20 @@ def test_explain() -> None:
         fastseq.explain(torch.nn.MaxPool2d(3), x)
 
 
+def test_explain_on_cuda() -> None:
+    """A block of the trio's own kernels has room for so many channels (test_row_plans.py)."""
+    trio = fastseq.ReLULRNMaxPool2d()
+    with FakeTensorMode():
+        for dtype, most in ((torch.float32, 852), (torch.bfloat16, 1024)):
+            for channels in (most, most + 8):
+                x = torch.empty(2, channels, 9, 8, device="cuda", dtype=dtype)
+                beyond = " for any window, because there are more than" in fastseq.explain(
+                    trio, x.contiguous(memory_format=torch.channels_last)
+                )
+                assert beyond == (channels > most)
+                assert "for any window" not in fastseq.explain(trio, x)
+
+
 def test_memory_formats_are_torchs() -> None:
     """Of dense, strided and doubtful tensors: traces must give the strides that kernels give."""
     shapes = itertools.product((0, 1, 2), (1, 2, 5), (1, 3), (1, 4))

@@ -301,8 +301,9 @@ KERNELS_IMAGES = [
     Mutant(
         name="CUDA rows: a part that is shorter than a vector writes beyond its end",
         file=f"{CUDA}/rows.cuh",
-        old="lane < length ? lane : -1",
-        new="true ? lane : -1",
+        at="lane < length ? lane : -1",
+        old="lane < length",
+        new="true",
         tests=("simt/test_pool_cuda.py::test_images_of_every_shape",),
     ),
     Mutant(
@@ -338,6 +339,20 @@ KERNELS_IMAGES = [
         file=f"{CUDA}/pool_strip.cuh",
         old="window.h.highest(bottom)",
         new="window.h.highest(top)",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA strip: outputs that only a strip's second row takes from are not staged",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.lowest(top + 1) > row",
+        new="true",
+        tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
+    ),
+    Mutant(
+        name="CUDA strip: outputs that only a strip's last row but one takes from are not staged",
+        file=f"{CUDA}/pool_strip.cuh",
+        old="window.h.highest(bottom - 1) < last_row",
+        new="true",
         tests=("simt/test_pool_cuda.py::test_ends_of_blocks",),
     ),
     Mutant(

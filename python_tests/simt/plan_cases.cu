@@ -17,11 +17,13 @@ PoolWindow usual(int64_t height, int64_t width, int64_t padding = 0) {
 }
 
 template <int V>
-StripPlan plan(const char* kind, const Images& images, int moves, int64_t least) {
+StripPlan plan(const char* kind, const Images& images, int moves, int threads, int64_t least) {
   const cuda::Window<true> window(images, usual(images.height, images.width));
   if (!std::strcmp(kind, "LRN")) return cuda::lrn_strips<V>(images, moves, least);
-  if (!std::strcmp(kind, "band")) return cuda::choose_band<V>(images, window, moves, least);
-  return cuda::gather_strips<V>(images, window, moves, least);
+  if (!std::strcmp(kind, "band")) {
+    return cuda::choose_band<V>(images, window, {moves, threads}, least);
+  }
+  return cuda::gather_strips<V>(images, window, {moves, threads}, least);
 }
 
 // f(plan, outputs or pairs across, and down)
@@ -50,13 +52,13 @@ void with_row_plan(const char* kind, int pack, bool flat, const Images& images,
 }  // namespace
 
 // Length, strips, threads, channels of a cut, cuts, rows and outputs.
-EXPORT void strip_plan(const char* kind, int pack, const int64_t* shape, int moves, int64_t least,
-                       int32_t* out) {
+EXPORT void strip_plan(const char* kind, int pack, const int64_t* shape, int moves, int threads,
+                       int64_t least, int32_t* out) {
   const Images images{shape[0], shape[1], shape[2], shape[3], false};
-  const StripPlan found =
-      pack == 4 ? plan<4>(kind, images, moves, least) : plan<8>(kind, images, moves, least);
-  const int values[] = {found.length,         found.strips, found.threads, found.channels.size,
-                        found.channels.count, found.rows,   found.outputs};
+  const StripPlan found = pack == 4 ? plan<4>(kind, images, moves, threads, least)
+                                    : plan<8>(kind, images, moves, threads, least);
+  const int values[] = {found.length,         found.count, found.threads, found.channels.size,
+                        found.channels.count, found.rows,  found.outputs};
   std::copy(std::begin(values), std::end(values), out);
 }
 
@@ -93,7 +95,7 @@ EXPORT void place_of_block(const char* kind, const int64_t* shape, bool last, in
     });
     return;
   }
-  const StripPlan found = plan<8>(kind, images, 4, 20);
+  const StripPlan found = plan<8>(kind, images, 4, 512, 20);
   const cuda::StripWalk walk(images, found, block);
   const cuda::Band band(window, found, walk);
   const bool whole_rows = found.rows > 0;

@@ -15,32 +15,6 @@ inline void add_region(std::vector<simt::Region>& regions, const char* name, con
   }
 }
 
-inline int64_t pooled(const Images& images, const PoolWindow& pool) {
-  return images.batch * images.channels * pool.h.out * pool.w.out;
-}
-
-// An argument block with its element type, cuda::Of<S, Block>.
-template <template <class, class> class Of, class S, class Block>
-  requires requires(Block a) { a.images; }
-void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
-  const int64_t inputs = a.images.numel();
-  constexpr bool kForward = requires { a.y; };
-  if constexpr (requires { a.x; }) add_region(regions, "x", a.x, inputs, sizeof(S), false);
-  if constexpr (requires { a.grad_x; }) {
-    add_region(regions, "grad_x", a.grad_x, inputs, sizeof(S), true);
-  }
-  int64_t outputs = inputs;
-  if constexpr (requires { a.pool; }) {
-    outputs = pooled(a.images, a.pool);
-    add_region(regions, "offsets", a.offsets, outputs, a.pool.wide() ? 4 : 1, kForward);
-  }
-  if constexpr (kForward) {
-    add_region(regions, "y", a.y, outputs, sizeof(S), true);
-  } else {
-    add_region(regions, "grad_y", a.grad_y, outputs, sizeof(S), false);
-  }
-}
-
 // One step of the recurrence is held to its own rows of the tensors.
 template <class S>
 struct StepRegions {
@@ -157,3 +131,37 @@ void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regio
 }
 
 }  // namespace fastseq
+
+namespace fastseq::cuda {
+
+// A tensor of so many elements, by its pointer; what is const is not written.
+template <class T>
+void add_tensor(std::vector<simt::Region>& regions, const char* name, T* p, int64_t elements) {
+  add_region(regions, name, p, elements, sizeof(T), !std::is_const_v<T>);
+}
+
+template <class Places>
+  requires requires(Places p) { p.wide; }
+void add_tensor(std::vector<simt::Region>& regions, const char* name, const Places& places,
+                int64_t elements) {
+  constexpr bool kWritten = !std::is_const_v<std::remove_pointer_t<decltype(places.tensor)>>;
+  add_region(regions, name, places.tensor, elements, places.wide ? 4 : 1, kWritten);
+}
+
+// The arguments of an image kernel. Those with a window pool, and their outputs are as many.
+template <class Arguments>
+  requires requires(Arguments a) { a.images; }
+void add_regions(const Arguments& a, std::vector<simt::Region>& regions) {
+  const int64_t inputs = a.images.numel();
+  int64_t outputs = inputs;
+  if constexpr (requires { a.window; }) {
+    outputs = a.images.batch * a.images.channels * a.window.outputs();
+    add_tensor(regions, "offsets", a.offsets, outputs);
+  }
+  if constexpr (requires { a.x; }) add_tensor(regions, "x", a.x, inputs);
+  if constexpr (requires { a.y; }) add_tensor(regions, "y", a.y, outputs);
+  if constexpr (requires { a.grad_y; }) add_tensor(regions, "grad_y", a.grad_y, outputs);
+  if constexpr (requires { a.grad_x; }) add_tensor(regions, "grad_x", a.grad_x, inputs);
+}
+
+}  // namespace fastseq::cuda

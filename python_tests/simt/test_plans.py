@@ -23,6 +23,13 @@ BENCHMARKS = [
 OTHERS = [(2, 3, 8, 8), (1, 1, 64, 200), (4, 5, 3, 29), (1, 2, 17, 170), (9, 4, 1000, 3)]
 each_shape = pytest.mark.parametrize("shape", [*BENCHMARKS, *OTHERS], ids=str)
 each_pack = pytest.mark.parametrize("pack", [4, 8])  # elements in 16 bytes
+# Vectors of a thread, and threads of a block at most: of the pool and of the trio.
+each_band = pytest.mark.parametrize(
+    ("moves", "threads"), [(4, 512), (4, 384)], ids=["pool", "trio"]
+)
+each_gather = pytest.mark.parametrize(
+    ("moves", "threads"), [(4, 512), (2, 384)], ids=["pool", "trio"]
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,14 @@ def plan(
     pack: int,
     shape: tuple[int, int, int, int],
     moves: int = 2,
+    threads: int = 256,
     least: int = 20,
 ) -> Plan:
     values = (ctypes.c_int32 * 7)()
     sizes = (ctypes.c_int64 * 4)(*shape)
-    cases.library.strip_plan(kind.encode(), pack, sizes, moves, ctypes.c_int64(least), values)
+    cases.library.strip_plan(
+        kind.encode(), pack, sizes, moves, threads, ctypes.c_int64(least), values
+    )
     return Plan(*values)
 
 
@@ -55,55 +65,104 @@ def vectors(length: int, pack: int) -> int:
     return max(ceil((shift + length) / pack) for shift in range(pack))
 
 
-@each_pack
-@each_shape
-@pytest.mark.parametrize("kind", ["LRN", "gather"])
-def test_strips_cover_a_plane_and_fit_a_block(
-    kind: str, shape: tuple[int, int, int, int], pack: int, cases: Machine
-) -> None:
+def check_strips(found: Plan, shape: tuple[int, ...], pack: int, moves: int, threads: int) -> None:
+    """They cover a plane and its channels, and a block has threads for a strip."""
     _, channels, height, width = shape
-    found = plan(cases, kind, pack, shape)
     assert (found.strips - 1) * found.length < height * width <= found.strips * found.length
     assert found.threads % 32 == 0
-    assert 0 < found.threads <= 256
-    assert pack * vectors(found.length, pack) <= 2 * found.threads
-    assert found.length <= 2 * found.threads
+    assert 0 < found.threads <= threads
+    assert pack * vectors(found.length, pack) <= moves * found.threads
+    assert found.length <= moves * found.threads
     assert (found.cuts - 1) * found.channels < channels <= found.cuts * found.channels
-    if kind == "gather":
-        assert pack * vectors(found.outputs, pack) <= found.threads
-        for first in range(0, height * width, found.length):
-            last = min(first + found.length, height * width) - 1
-            top, bottom = first // width, last // width
-            # Output o looks at rows 2 o to 2 o + 2.
-            lookers = [
-                o for o in range((height - 3) // 2 + 1) if 2 * o <= bottom and 2 * o + 2 >= top
-            ]
-            assert len(lookers) * ((width - 3) // 2 + 1) <= found.outputs
-
-
-def band_cost(rows: int, shape: tuple[int, int, int, int], pack: int) -> int | None:
-    """What all bands of a plane load, and could; None where so many rows do not fit a block."""
-    _, _, height, width = shape
-    out_h, out_w = (height - 3) // 2 + 1, (width - 3) // 2 + 1
-    length = (2 * rows + 1) * width
-    threads = ceil(pack * ((length + 2 * pack - 2) // pack) / (4 * 32)) * 32
-    fits = length <= 4 * 256 - pack + 1 and pack * vectors(rows * out_w, pack) <= threads
-    return ceil(out_h / rows) * (length + 4 * threads) if fits else None
 
 
 @each_pack
 @each_shape
-def test_no_other_band_costs_less(
+def test_strips_cover_a_plane_and_fit_a_block(
     shape: tuple[int, int, int, int], pack: int, cases: Machine
 ) -> None:
+    check_strips(plan(cases, "LRN", pack, shape), shape, pack, 2, 256)
+
+
+@each_pack
+@each_shape
+@each_gather
+def test_strips_that_gather_have_room_for_their_outputs(
+    moves: int, threads: int, shape: tuple[int, int, int, int], pack: int, cases: Machine
+) -> None:
+    found = plan(cases, "gather", pack, shape, moves, threads)
+    check_strips(found, shape, pack, moves, threads)
+    assert pack * vectors(found.outputs, pack) <= found.threads
+    _, _, height, width = shape
+    for first in range(0, height * width, found.length):
+        last = min(first + found.length, height * width) - 1
+        top, bottom = first // width, last // width
+        # Output o looks at rows 2 o to 2 o + 2.
+        lookers = [o for o in range((height - 3) // 2 + 1) if 2 * o <= bottom and 2 * o + 2 >= top]
+        assert len(lookers) * ((width - 3) // 2 + 1) <= found.outputs
+
+
+def cost(loads: int, strips: int, threads: int, moves: int, most: int) -> int:
+    """What the strips of a plane cost: loads, and the room that they take of two largest blocks."""
+    return 4 * (loads + 16 * strips) + moves * strips * (2 * most // (2 * most // threads))
+
+
+def band_cost(
+    rows: int, shape: tuple[int, int, int, int], pack: int, moves: int, most: int
+) -> int | None:
+    """Of bands of so many rows of outputs; None where these do not fit a block."""
+    _, _, height, width = shape
+    out_h, out_w = (height - 3) // 2 + 1, (width - 3) // 2 + 1
+    length, strips = (2 * rows + 1) * width, ceil(out_h / rows)
+    threads = ceil(pack * ((length + 2 * pack - 2) // pack) / (moves * 32)) * 32
+    if length > moves * most - pack + 1 or pack * vectors(rows * out_w, pack) > threads:
+        return None
+    return cost((2 * out_h + strips) * width, strips, threads, moves, most)
+
+
+@each_pack
+@each_shape
+@each_band
+def test_no_other_band_costs_less(
+    moves: int, threads: int, shape: tuple[int, int, int, int], pack: int, cases: Machine
+) -> None:
     out_h = (shape[2] - 3) // 2 + 1
-    costs = [band_cost(rows, shape, pack) for rows in range(1, out_h + 1)]
-    found = plan(cases, "band", pack, shape, moves=4)
+    costs = [band_cost(rows, shape, pack, moves, threads) for rows in range(1, out_h + 1)]
+    found = plan(cases, "band", pack, shape, moves, threads)
     assert found.strips == ceil(out_h / found.rows)
-    cost = found.strips * (found.length + 4 * found.threads)
-    assert cost == min(cost for cost in costs if cost)
+    assert band_cost(found.rows, shape, pack, moves, threads) == min(c for c in costs if c)
     assert found.length == (2 * found.rows + 1) * shape[3]
-    assert found.threads <= 256
+    assert found.threads <= threads
+
+
+@each_pack
+@pytest.mark.parametrize("shape", BENCHMARKS, ids=str)
+@each_gather
+def test_longer_or_shorter_strips_gather_no_better(
+    moves: int, threads: int, shape: tuple[int, int, int, int], pack: int, cases: Machine
+) -> None:
+    """Of those that cover the plane evenly: one strip more, or one fewer."""
+    _, _, height, width = shape
+    out_h, out_w = (height - 3) // 2 + 1, (width - 3) // 2 + 1
+
+    def even(strips: int) -> int | None:
+        length = ceil(height * width / strips)
+        rows = (length + width - 2) // width + 1
+        outputs = min((rows - 1) // 2 + 2, out_h) * out_w
+        wanted = max(
+            ceil(pack * ((length + 2 * pack - 2) // pack) / (moves * 32)),
+            ceil(pack * ((outputs + 2 * pack - 2) // pack) / 32),
+        )
+        if 32 * wanted > threads:
+            return None
+        return cost(strips * (length + outputs), strips, 32 * wanted, moves, threads)
+
+    found = plan(cases, "gather", pack, shape, moves, threads)
+    own = even(found.strips)
+    assert own
+    for strips in {max(1, found.strips - 1), found.strips + 1}:
+        other = even(strips)
+        assert other is None or own <= other
 
 
 @each_pack
@@ -115,8 +174,8 @@ def test_few_threads_idle_on_the_benchmarks(
     pixels = shape[2] * shape[3]
     strips = plan(cases, "LRN", pack, shape)
     assert strips.strips * strips.threads * 2 <= 1.08 * pixels
-    bands = plan(cases, "band", pack, shape, moves=4)
-    assert bands.strips * bands.threads * 4 <= 1.28 * pixels
+    bands = plan(cases, "band", pack, shape, 4, 384)
+    assert bands.strips * bands.threads * 4 <= 1.25 * pixels
 
 
 @pytest.mark.parametrize("shape", BENCHMARKS, ids=str)
@@ -134,12 +193,13 @@ def test_cuts_of_the_channels_read_little_twice(
 
 def test_a_single_image_is_cut(cases: Machine) -> None:
     assert plan(cases, "LRN", 4, (1, 96, 55, 55), least=5).cuts == 4
-    assert plan(cases, "band", 8, (1, 96, 55, 55), moves=4, least=16).cuts == 6
+    assert plan(cases, "band", 8, (1, 96, 55, 55), 4, 512, least=16).cuts == 6
 
 
 def test_planes_too_wide_for_a_band(cases: Machine) -> None:
-    assert plan(cases, "band", 4, (1, 1, 9, 400), moves=4).strips == 0
-    assert plan(cases, "gather", 4, (1, 1, 9, 300)).strips == 0
+    assert plan(cases, "band", 4, (1, 1, 9, 511), 4, 384).strips == 4
+    assert plan(cases, "band", 4, (1, 1, 9, 512), 4, 384).strips == 0
+    assert plan(cases, "gather", 4, (1, 1, 9, 400), 2, 384).strips == 0
 
 
 def tile(

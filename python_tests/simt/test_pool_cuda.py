@@ -73,7 +73,7 @@ def test_every_window(
         (1, 1, 3, 515),
         (1, 8, 17, 17),
         (2, 37, 9, 8),  # planes in two cuts
-        (2, 3, 9, 113),  # bands of a few rows
+        (1, 3, 23, 104),  # two bands; strips backward that end within an odd row
         (1, 1, 3, 1111),  # no room for a row of outputs, in a band and beside a strip
     ],
     ids=str,

@@ -143,6 +143,13 @@ def test_a_single_image_is_cut_into_bands(cases: Machine) -> None:
     assert plan(cases, "trio", 4, (128, 96, 55, 55)).bands == 1
 
 
+@pytest.mark.parametrize(("pack", "most"), [(4, 852), (8, 1024)])
+def test_the_trio_has_room_for_so_many_channels(pack: int, most: int, cases: Machine) -> None:
+    """As ``fastseq.explain`` says, forward; beyond, the kernels for any window serve."""
+    assert plan(cases, "trio", pack, (1, most, 9, 9)).threads
+    assert not plan(cases, "trio", pack, (1, most + pack, 9, 9)).threads
+
+
 def test_no_block_has_room(cases: Machine) -> None:
     assert plan(cases, "trio", 4, (1, 4096, 9, 9)).threads == 0
     assert plan(cases, "trio backward", 8, (1, 2047, 9, 9)).threads == 0
@@ -165,8 +172,8 @@ def place_of_block(
 LARGE = [(2050, 64, 128, 129), (40000, 96, 55, 55), (3, 64, 8191, 8193), (1, 32, 20001, 20003)]
 
 
-# A band has room for three rows of at most so many pixels; wider images go another way.
-WIDEST_BAND = 339
+# A pool's band has room for three rows of at most so many pixels; wider images go another way.
+WIDEST_BAND = 680
 STRIPS = [
     (kind, s) for kind in ("LRN", "band") for s in LARGE if kind == "LRN" or s[3] <= WIDEST_BAND
 ]

@@ -103,8 +103,9 @@ def test_windows_beyond_the_tiles(lrn: Lrn, pool: Pool, memory: torch.memory_for
         (1, 33, 16, 19),
         (1, 70, 5, 5),  # channels in several chunks
         (1, 200, 9, 8),  # and in cuts of a strip's walk
-        (2, 3, 9, 113),  # a band of three rows of outputs; the last row and column of x in none
-        (1, 2, 5, 341),  # no room for a row of outputs in a band
+        (1, 3, 23, 104),  # two bands; strips backward that end within an odd row
+        (1, 2, 5, 341),  # a block of more than 256 threads
+        (1, 2, 3, 515),  # no room for a row of outputs in a band
         (1, 1, 3, 1003),  # nor beside a strip
         (1, 24, 40, 7),  # bands of rows, channels_last
         (1, 36, 4, 23),  # tiles of columns; vectors of floats, not of bfloat16

@@ -7,157 +7,198 @@
 namespace fastseq::cuda {
 namespace {
 
-// What strips do not serve: windows of other sizes, betas that need a power, tiny planes.
+template <class S, bool kWithin>
+const char* direct(const LrnForward& a, device::Stream stream) {
+  return device::launch(direct_forward<S, kWithin>, a.images.numel(), stream,
+                        DirectForward<S>{.images = a.images,
+                                         .x = static_cast<const S*>(a.x),
+                                         .y = static_cast<S*>(a.y),
+                                         .norm = Norm<S, 0>(a.lrn)});
+}
+template <class S, bool kWithin>
+const char* direct(const LrnBackward& a, device::Stream stream) {
+  return device::launch(direct_backward<S, kWithin>, a.images.numel(), stream,
+                        DirectBackward<S>{.images = a.images,
+                                          .grad_y = static_cast<const S*>(a.grad_y),
+                                          .x = static_cast<const S*>(a.x),
+                                          .grad_x = static_cast<S*>(a.grad_x),
+                                          .norm = Norm<S, 0>(a.lrn)});
+}
+
+// ---- within a channel
+
+// Larger windows than this are read straight from memory.
+constexpr int64_t kLargestTileWindow = 64;
+
 template <class S>
-FASTSEQ_KERNEL planes_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm, Chunks chunks) {
-  planes_backward_any<S, Identity>(a, norm, chunks, Given<S>{static_cast<const S*>(a.grad_y)});
+const char* within(const LrnForward& a, device::Stream stream) {
+  using A = accumulate_t<S>;
+  if (a.lrn.size > kLargestTileWindow) return direct<S, true>(a, stream);
+  const Tile tile = largest_tile<A>(a.images, a.lrn.size, &Tile::forward_values);
+  if (!tile.th) return direct<S, true>(a, stream);
+  const int64_t bytes = tile.forward_values(a.lrn.size) * static_cast<int64_t>(sizeof(A));
+  return with_size<S>(a.lrn, [&](auto size) {
+    constexpr int N = decltype(size)::kValue;
+    return device::launch(within_forward<S, N>, {tile.blocks(a.images), device::kBlock, bytes},
+                          stream,
+                          WithinForward<S, N>{.images = a.images,
+                                              .x = static_cast<const S*>(a.x),
+                                              .y = static_cast<S*>(a.y),
+                                              .norm = Norm<S, N>(a.lrn),
+                                              .tile = tile});
+  });
+}
+template <class S>
+const char* within(const LrnBackward& a, device::Stream stream) {
+  using A = accumulate_t<S>;
+  if (a.lrn.size > kLargestTileWindow) return direct<S, true>(a, stream);
+  const Tile tile = largest_tile<A>(a.images, a.lrn.size, &Tile::backward_values);
+  if (!tile.th) return direct<S, true>(a, stream);
+  const int64_t bytes = tile.backward_values(a.lrn.size) * static_cast<int64_t>(sizeof(A));
+  return with_size<S>(a.lrn, [&](auto size) {
+    constexpr int N = decltype(size)::kValue;
+    return device::launch(within_backward<S, N>, {tile.blocks(a.images), device::kBlock, bytes},
+                          stream,
+                          WithinBackward<S, N>{.images = a.images,
+                                               .grad_y = static_cast<const S*>(a.grad_y),
+                                               .x = static_cast<const S*>(a.x),
+                                               .grad_x = static_cast<S*>(a.grad_x),
+                                               .norm = Norm<S, N>(a.lrn),
+                                               .tile = tile});
+  });
+}
+
+// ---- across the channels of channels_last images
+
+template <class S>
+const char* last(const LrnForward& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  if (a.lrn.size > kLongestLineWindow) return direct<S, false>(a, stream);
+  const int64_t runs = device::kBlock + runs_for<V>(static_cast<int>(a.lrn.before())) +
+                       runs_for<V>(static_cast<int>(a.lrn.after()));
+  const device::Grid grid{divide_up(a.images.numel(), device::kBlock * V), device::kBlock,
+                          Line<accumulate_t<S>, V>::bytes(runs)};
+  return with_size<S>(a.lrn, [&](auto size) {
+    constexpr int N = decltype(size)::kValue;
+    return device::launch(last_forward<S, N>, grid, stream,
+                          LastForward<S, N>{.images = a.images,
+                                            .x = static_cast<const S*>(a.x),
+                                            .y = static_cast<S*>(a.y),
+                                            .norm = Norm<S, N>(a.lrn),
+                                            .in_line = aligned(a.x, 16) && aligned(a.y, 16)});
+  });
+}
+template <class S>
+const char* last(const LrnBackward& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  if (a.lrn.size > kLongestLineWindow) return direct<S, false>(a, stream);
+  const LastBackwardTile<accumulate_t<S>, V> tile(static_cast<int>(a.lrn.before()),
+                                                  static_cast<int>(a.lrn.after()), device::kBlock);
+  const device::Grid grid{divide_up(a.images.numel(), device::kBlock * V), device::kBlock,
+                          tile.bytes()};
+  const bool in_line = aligned(a.x, 16) && aligned(a.grad_y, 16) && aligned(a.grad_x, 16);
+  return with_size<S>(a.lrn, [&](auto size) {
+    constexpr int N = decltype(size)::kValue;
+    return device::launch(last_backward<S, N>, grid, stream,
+                          LastBackward<S, N>{.images = a.images,
+                                             .grad_y = static_cast<const S*>(a.grad_y),
+                                             .x = static_cast<const S*>(a.x),
+                                             .grad_x = static_cast<S*>(a.grad_x),
+                                             .norm = Norm<S, N>(a.lrn),
+                                             .in_line = in_line});
+  });
+}
+
+// ---- across the channels of NCHW images: walks of single pixels, or strips where they serve
+
+template <class S>
+const char* planes(const LrnForward& a, device::Stream stream) {
+  const int64_t walks = a.images.batch * a.images.pixels();
+  const Chunks chunks(walks, a.images.channels, a.lrn.size);
+  return device::launch(planes_forward<S>, walks * chunks.count, stream,
+                        PlanesForward<S>{.images = a.images,
+                                         .x = static_cast<const S*>(a.x),
+                                         .y = static_cast<S*>(a.y),
+                                         .norm = Norm<S, 0>(a.lrn),
+                                         .chunks = chunks});
+}
+template <class S>
+const char* planes(const LrnBackward& a, device::Stream stream) {
+  const int threads = ring_threads<accumulate_t<S>>(a.lrn.size);
+  if (threads == 0) return direct<S, false>(a, stream);
+  const int64_t walks = a.images.batch * a.images.pixels();
+  const Chunks chunks(walks, a.images.channels, a.lrn.size);
+  return device::launch(planes_backward<S>,
+                        {divide_up(walks * chunks.count, threads), threads,
+                         ring_bytes<accumulate_t<S>>(a.lrn.size, threads)},
+                        stream,
+                        PlanesBackward<S>{.images = a.images,
+                                          .grad_y = static_cast<const S*>(a.grad_y),
+                                          .x = static_cast<const S*>(a.x),
+                                          .grad_x = static_cast<S*>(a.grad_x),
+                                          .norm = Norm<S, 0>(a.lrn),
+                                          .chunks = chunks});
 }
 
 template <class S, int N>
-FASTSEQ_KERNEL last_backward_kernel(Of<S, LrnBackward> a, Norm<S, N> norm, bool in_line) {
-  last_backward<S, N, kPack<S>, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)},
-                                          in_line);
+const char* strips(const LrnForward& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  const StripPlan plan = lrn_strips<V>(a.images, kStripPixels, N);
+  return device::launch(strip_forward<S, N>,
+                        {plan.blocks(a.images), plan.threads, 2 * strip_bytes<S, V>(plan.length)},
+                        stream,
+                        StripForward<S, N>{.images = a.images,
+                                           .x = static_cast<const S*>(a.x),
+                                           .y = static_cast<S*>(a.y),
+                                           .norm = Norm<S, N>(a.lrn),
+                                           .strips = plan});
+}
+template <class S, int N>
+const char* strips(const LrnBackward& a, device::Stream stream) {
+  constexpr int V = kPack<S>;
+  const StripPlan plan = lrn_strips<V>(a.images, kStripPixels, N);
+  return device::launch(strip_backward<S, N>,
+                        {plan.blocks(a.images), plan.threads, 3 * strip_bytes<S, V>(plan.length)},
+                        stream,
+                        StripBackward<S, N>{.images = a.images,
+                                            .grad_y = static_cast<const S*>(a.grad_y),
+                                            .x = static_cast<const S*>(a.x),
+                                            .grad_x = static_cast<S*>(a.grad_x),
+                                            .norm = Norm<S, N>(a.lrn),
+                                            .strips = plan});
 }
 
-template <class S, bool kWithin>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
-direct_backward_kernel(Of<S, LrnBackward> a, Norm<S, 0> norm) {
-  direct_backward<S, kWithin, Identity>(a, norm, Given<S>{static_cast<const S*>(a.grad_y)});
-}
+// ---- the one dispatcher, of both directions
 
-// f(Constant<N>): strips of windows of N channels, or 0: walks of single pixels.
-template <class F>
-const char* with_strips(const LrnWindow& lrn, const Images& images, const F& f) {
-  return with_size(lrn, [&](auto size) {
-    if constexpr (decltype(size)::kValue > 0) {
-      if (has_strips(images)) return f(size);
-    }
-    return f(Constant<0>{});
-  });
-}
-
-template <class S>
-const char* forward(const Of<S, LrnForward>& a, device::Stream stream) {
-  using A = accumulate_t<S>;
-  const Images& s = a.images;
-  const int64_t n = a.lrn.size;
-  if (a.lrn.within_channel) {
-    const auto direct = [&] {
-      return device::launch(direct_forward<S, true>, s.numel(), stream, a, Norm<S, 0>(a.lrn));
-    };
-    if (n > 64) return direct();
-    return with_tile<A>(
-        s, [n](const Tile& tile) { return tile.forward_values(n); },
-        [&](const Tile& tile, int64_t bytes) {
-          const device::Grid grid{tile.blocks(s), device::kBlock, bytes};
-          return with_size(a.lrn, [&](auto size) {
-            constexpr int N = decltype(size)::kValue <= 5 ? decltype(size)::kValue : 0;
-            return device::launch(within_forward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), tile);
-          });
-        },
-        direct);
-  }
-  if (s.channels_last) {
-    if (n > kLongestLineWindow) {
-      return device::launch(direct_forward<S, false>, s.numel(), stream, a, Norm<S, 0>(a.lrn));
-    }
-    constexpr int V = kPack<S>;
-    const int64_t runs = device::kBlock + runs_for<V>(static_cast<int>(a.lrn.before())) +
-                         runs_for<V>(static_cast<int>(a.lrn.after()));
-    const device::Grid grid{divide_up(s.numel(), device::kBlock * V), device::kBlock,
-                            Line<A, V>::bytes(runs)};
-    const bool in_line = aligned(a.x, 16) && aligned(a.y, 16);
-    return with_size(a.lrn, [&](auto size) {
-      constexpr int N = decltype(size)::kValue;
-      return device::launch(last_forward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), in_line);
-    });
-  }
-  return with_strips(a.lrn, s, [&](auto size) {
+template <class S, class Block>
+const char* run(const Block& a, device::Stream stream) {
+  if (a.lrn.within_channel) return within<S>(a, stream);
+  if (a.images.channels_last) return last<S>(a, stream);
+  if (!has_strips(a.images)) return planes<S>(a, stream);
+  return with_size<S>(a.lrn, [&](auto size) {
     constexpr int N = decltype(size)::kValue;
     if constexpr (N > 0) {
-      constexpr int V = kPack<S>;
-      const StripPlan plan = lrn_strips<V>(s, kStripPixels, n);
-      const device::Grid grid{plan.blocks(s), plan.threads, 2 * strip_bytes<S, V>(plan.length)};
-      return device::launch(strip_forward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), plan);
+      return strips<S, N>(a, stream);
     } else {
-      const int64_t walks = s.batch * s.pixels();
-      const Chunks chunks(walks, s.channels, n);
-      return device::launch(planes_forward<S>, walks * chunks.count, stream, a, Norm<S, 0>(a.lrn),
-                            chunks);
+      return planes<S>(a, stream);
     }
   });
 }
 
-template <class S>
-const char* backward(const Of<S, LrnBackward>& a, device::Stream stream) {
-  using A = accumulate_t<S>;
-  const Images& s = a.images;
-  const int64_t n = a.lrn.size;
-  const auto direct = [&](auto within) {
-    constexpr bool kWithin = decltype(within)::kValue;
-    return device::launch(direct_backward_kernel<S, kWithin>, s.numel(), stream, a,
-                          Norm<S, 0>(a.lrn));
-  };
-  if (a.lrn.within_channel) {
-    if (n > 64) return direct(Constant<1>{});
-    return with_tile<A>(
-        s, [n](const Tile& tile) { return tile.backward_values(n); },
-        [&](const Tile& tile, int64_t bytes) {
-          const device::Grid grid{tile.blocks(s), device::kBlock, bytes};
-          return with_size(a.lrn, [&](auto size) {
-            constexpr int N = decltype(size)::kValue <= 5 ? decltype(size)::kValue : 0;
-            return device::launch(within_backward<S, N>, grid, stream, a, Norm<S, N>(a.lrn), tile);
-          });
-        },
-        [&] { return direct(Constant<1>{}); });
-  }
-  if (s.channels_last) {
-    if (n > kLongestLineWindow) return direct(Constant<0>{});
-    constexpr int V = kPack<S>;
-    const LastBackwardTile<A, V> tile(static_cast<int>(a.lrn.before()),
-                                      static_cast<int>(a.lrn.after()), device::kBlock);
-    const device::Grid grid{divide_up(s.numel(), device::kBlock * V), device::kBlock, tile.bytes()};
-    const bool in_line = aligned(a.x, 16) && aligned(a.grad_y, 16) && aligned(a.grad_x, 16);
-    return with_size(a.lrn, [&](auto size) {
-      constexpr int N = decltype(size)::kValue;
-      return device::launch(last_backward_kernel<S, N>, grid, stream, a, Norm<S, N>(a.lrn),
-                            in_line);
-    });
-  }
-  return with_strips(a.lrn, s, [&](auto size) {
-    constexpr int N = decltype(size)::kValue;
-    if constexpr (N > 0) {
-      constexpr int V = kPack<S>;
-      const StripPlan plan = lrn_strips<V>(s, kStripPixels, n);
-      const device::Grid grid{plan.blocks(s), plan.threads, 3 * strip_bytes<S, V>(plan.length)};
-      return device::launch(strip_backward_kernel<S, N>, grid, stream, a, Norm<S, N>(a.lrn), plan);
-    } else {
-      const int threads = ring_threads<A>(n);
-      if (threads == 0) return direct(Constant<0>{});
-      const int64_t walks = s.batch * s.pixels();
-      const Chunks chunks(walks, s.channels, n);
-      const int64_t bytes = n * threads * static_cast<int64_t>(sizeof(A));
-      return device::launch(planes_backward_kernel<S>,
-                            {divide_up(walks * chunks.count, threads), threads, bytes}, stream, a,
-                            Norm<S, 0>(a.lrn), chunks);
-    }
-  });
+template <class Block>
+const char* run(DType dtype, const Block& a, void* stream) {
+  if (a.images.numel() == 0) return nullptr;
+  return with_dtype(dtype, [&](auto type) { return run<decltype(type)>(a, as_stream(stream)); });
 }
 
 }  // namespace
 
 const char* lrn_forward(DType dtype, const LrnForward& a, void* stream) {
-  if (a.images.numel() == 0) return nullptr;
-  return with_dtype(dtype, [&](auto type) {
-    return forward(Of<decltype(type), LrnForward>(a), as_stream(stream));
-  });
+  return run(dtype, a, stream);
 }
 
 const char* lrn_backward(DType dtype, const LrnBackward& a, void* stream) {
-  if (a.images.numel() == 0) return nullptr;
-  return with_dtype(dtype, [&](auto type) {
-    return backward(Of<decltype(type), LrnBackward>(a), as_stream(stream));
-  });
+  return run(dtype, a, stream);
 }
 
 }  // namespace fastseq::cuda

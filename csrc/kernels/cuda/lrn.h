@@ -13,26 +13,42 @@ enum class Power : int { kThreeQuarters, kHalf, kOne, kAny };
 
 inline bool is_fast(double beta) { return beta == 0.75 || beta == 0.5 || beta == 1; }
 
-// kAny: beta may be any number; else it is one of those that need no pow, whose code would be
-// repeated in every unrolled step.
-template <class A, bool kAny>
-struct Normalizer {
-  A scale, k, beta;
+// The window: N channels, of which the compiler then knows, or for N = 0 any number of them, and
+// any beta.
+template <class A, int N>
+struct NormWindow {
+  explicit NormWindow(const LrnWindow&) {}
+  static FASTSEQ_HD int64_t before() { return N / 2; }
+  static FASTSEQ_HD int64_t after() { return (N - 1) / 2; }
+};
+template <class A>
+struct NormWindow<A, 0> {
+  A beta;
+  int64_t before_, after_;
+
+  explicit NormWindow(const LrnWindow& w)
+      : beta(static_cast<A>(w.beta)), before_(w.before()), after_(w.after()) {}
+  FASTSEQ_HD int64_t before() const { return before_; }
+  FASTSEQ_HD int64_t after() const { return after_; }
+};
+
+// What kernels read of LRN's parameters. N > 0: beta is one of those that need no pow, whose code
+// would be repeated in every unrolled step.
+template <class A, int N>
+struct Normalizer : NormWindow<A, N> {
+  A scale, k;
   A slope;  // 2 scale beta
   Power power;
-  int64_t before, after;
 
   explicit Normalizer(const LrnWindow& w)
-      : scale(static_cast<A>(w.scale())),
+      : NormWindow<A, N>(w),
+        scale(static_cast<A>(w.scale())),
         k(static_cast<A>(w.k)),
-        beta(static_cast<A>(w.beta)),
         slope(static_cast<A>(2 * w.scale() * w.beta)),
         power(w.beta == 0.75  ? Power::kThreeQuarters
               : w.beta == 0.5 ? Power::kHalf
               : w.beta == 1   ? Power::kOne
-                              : Power::kAny),
-        before(w.before()),
-        after(w.after()) {}
+                              : Power::kAny) {}
 
   // s^-beta from the window's sum of squares. Zero, infinity and NaN come out as from pow.
   FASTSEQ_DEVICE A factor(A sum) const {
@@ -42,8 +58,8 @@ struct Normalizer {
       return r * Math::root(r);
     }
     if (power == Power::kHalf) return Math::rsqrt(s);
-    if constexpr (kAny) {
-      if (power == Power::kAny) return Math::power(s, -beta);
+    if constexpr (N == 0) {
+      if (power == Power::kAny) return Math::power(s, -this->beta);
     }
     return A(1) / s;
   }
@@ -51,9 +67,9 @@ struct Normalizer {
   // s^-beta and s^(-beta-1).
   FASTSEQ_DEVICE void factors(A sum, A& p, A& q) const {
     const A s = Math::fma(scale, sum, k);
-    if constexpr (kAny) {
+    if constexpr (N == 0) {
       if (power == Power::kAny) {
-        p = Math::power(s, -beta);
+        p = Math::power(s, -this->beta);
         q = p / s;
         return;
       }
@@ -72,26 +88,35 @@ struct Normalizer {
   FASTSEQ_DEVICE A gradient(A gp, A x, A sum) const { return Math::fma(-slope * x, sum, gp); }
 };
 
-// A kernel's N is the window's size; N = 0 is for any size and any beta.
 template <class S, int N>
-using Norm = Normalizer<accumulate_t<S>, N == 0>;
+using Norm = Normalizer<accumulate_t<S>, N>;
 
 template <class A>
 FASTSEQ_DEVICE A add_square(A sum, A x) {
   return Math::fma(x, x, sum);
 }
-
-// f(Constant<N>)
-template <class F>
-const char* with_size(const LrnWindow& lrn, const F& f) {
-  switch (is_fast(lrn.beta) ? lrn.size : 0) {
-    case 3:
-      return f(Constant<3>{});
-    case 5:
-      return f(Constant<5>{});
-    default:
-      return f(Constant<0>{});
+// How a window's sums add: squares of x, or t as it is.
+struct AddSquare {
+  template <class A>
+  FASTSEQ_DEVICE A operator()(A sum, A x) const {
+    return add_square(sum, x);
   }
+};
+struct Add {
+  template <class A>
+  FASTSEQ_DEVICE A operator()(A sum, A t) const {
+    return sum + t;
+  }
+};
+
+// f(Constant<N>). Doubles, which are for checking gradients, have the kernels for any size alone.
+template <class S, class F>
+const char* with_size(const LrnWindow& lrn, const F& f) {
+  if constexpr (sizeof(S) < 8) {
+    if (is_fast(lrn.beta) && lrn.size == 3) return f(Constant<3>{});
+    if (is_fast(lrn.beta) && lrn.size == 5) return f(Constant<5>{});
+  }
+  return f(Constant<0>{});
 }
 
 // The last N values of a walk, oldest first; in registers, because every index is a constant.

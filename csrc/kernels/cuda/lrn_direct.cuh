@@ -10,6 +10,9 @@ namespace fastseq::cuda {
 struct Element {
   int64_t image, channel, h, w;
 
+  FASTSEQ_DEVICE Element(int64_t n, int64_t c, int64_t row, int64_t column)
+      : image(n), channel(c), h(row), w(column) {}
+  // Of an index.
   FASTSEQ_DEVICE Element(const Images& s, int64_t i) {
     const int64_t inner = s.channels_last ? s.channels : s.pixels(),
                   rest = device::divide(i, inner);
@@ -55,50 +58,74 @@ template <bool kWithin, class Input, class S>
 FASTSEQ_DEVICE accumulate_t<S> direct_squares(const Images& s, const S* x, const Element& e,
                                               int64_t i, const Norm<S, 0>& norm) {
   using A = accumulate_t<S>;
-  return window_sum<kWithin, A>(s, e, i, norm.before, norm.after,
+  return window_sum<kWithin, A>(s, e, i, norm.before(), norm.after(),
                                 [&](A sum, int64_t j, int64_t, int64_t, int64_t) {
                                   return add_square(sum, Input::of(device::read(x + j)));
                                 });
 }
 
+template <class S>
+struct DirectForward {
+  Images images;
+  const S* x;
+  S* y;
+  Norm<S, 0> norm;
+};
+
 template <class S, bool kWithin>
-FASTSEQ_KERNEL direct_forward(Of<S, LrnForward> a, Norm<S, 0> norm) {
+FASTSEQ_KERNEL direct_forward(DirectForward<S> a) {
   const int64_t i = device::thread();
   if (i >= a.images.numel()) return;
-  const S* const x = static_cast<const S*>(a.x);
-  const auto sum = direct_squares<kWithin, Identity>(a.images, x, Element(a.images, i), i, norm);
-  device::store(static_cast<S*>(a.y) + i, device::read(x + i) * norm.factor(sum));
+  const Element e(a.images, i);
+  const auto sum = direct_squares<kWithin, Identity>(a.images, a.x, e, i, a.norm);
+  device::store(a.y + i, device::read(a.x + i) * a.norm.factor(sum));
 }
 
-template <class S, bool kWithin, class Input, class Source, class Block>
-FASTSEQ_DEVICE void direct_backward(const Block& a, const Norm<S, 0>& norm, const Source& source) {
-  using A = accumulate_t<S>;
+// The gradient of LRN's output in element e, whose index is i.
+template <class A, class Source>
+FASTSEQ_DEVICE A direct_gradient(const Source& source, const Images& s, const Element& e,
+                                 int64_t i) {
+  if (!s.channels_last) return source.pixel(s, e.image, e.h * s.width + e.w).gradient(e.channel);
+  A g[1];
+  source.template run<1>(s, i, g);
+  return g[0];
+}
+
+// `a` is a DirectBackward, or the trio's.
+template <bool kWithin, class Input, class Arguments, class Source>
+FASTSEQ_DEVICE void direct_backward_any(const Arguments& a, const Source& source) {
+  using A = decltype(a.norm.k);
   const int64_t i = device::thread();
   if (i >= a.images.numel()) return;
-  const Images& s = a.images;
-  const Element e(s, i);
-  const S* const x = static_cast<const S*>(a.x);
-  const auto gradient = [&](const Element& at, int64_t j) {
-    A g[1];
-    if (s.channels_last) {
-      source.template run<1>(s, j, g);
-    } else {
-      source.template at<1>(s, at.image, at.h * s.width + at.w)(at.channel, g);
-    }
-    return g[0];
-  };
+  const Element e(a.images, i);
+  A gp = 0;
   const A sum = window_sum<kWithin, A>(
-      s, e, i, norm.after, norm.before, [&](A total, int64_t j, int64_t h, int64_t w, int64_t c) {
-        Element at = e;
-        at.h = h, at.w = w, at.channel = c;
+      a.images, e, i, a.norm.after(), a.norm.before(),
+      [&](A total, int64_t j, int64_t h, int64_t w, int64_t c) {
+        const Element at(e.image, c, h, w);
         A p, q;
-        norm.factors(direct_squares<kWithin, Input>(s, x, at, j, norm), p, q);
-        return total + gradient(at, j) * Input::of(device::read(x + j)) * q;
+        a.norm.factors(direct_squares<kWithin, Input>(a.images, a.x, at, j, a.norm), p, q);
+        const A g = direct_gradient<A>(source, a.images, at, j);
+        if (j == i) gp = g * p;
+        return total + g * Input::of(device::read(a.x + j)) * q;
       });
-  const A p = norm.factor(direct_squares<kWithin, Input>(s, x, e, i, norm));
-  const A x_i = Input::of(device::read(x + i));
-  device::store(static_cast<S*>(a.grad_x) + i,
-                Input::gradient(x_i, norm.gradient(gradient(e, i) * p, x_i, sum)));
+  const A x_i = Input::of(device::read(a.x + i));
+  device::store(a.grad_x + i, Input::gradient(x_i, a.norm.gradient(gp, x_i, sum)));
+}
+
+template <class S>
+struct DirectBackward {
+  Images images;
+  const S* grad_y;
+  const S* x;
+  S* grad_x;
+  Norm<S, 0> norm;
+};
+
+template <class S, bool kWithin>
+FASTSEQ_KERNEL_OF(device::kBlock, sizeof(S) == 8 ? 2 : 3)  // three of doubles spill on sm_120
+direct_backward(DirectBackward<S> a) {
+  direct_backward_any<kWithin, Identity>(a, Given<S>{a.grad_y});
 }
 
 }  // namespace fastseq::cuda

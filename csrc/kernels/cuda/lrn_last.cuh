@@ -35,16 +35,16 @@ FASTSEQ_HD int runs_for(int n) {
   return (n + V - 1) / V;
 }
 
-// A run of the line of all elements; beyond its ends, zeros.
-template <int V, class S, class F>
-FASTSEQ_DEVICE void run_of(const S* p, int64_t e, int64_t elements, bool in_line, const F& f,
+// A run of the line of all elements, as Input reads it; beyond its ends, zeros.
+template <int V, class Input, class S>
+FASTSEQ_DEVICE void run_of(const S* p, int64_t e, int64_t elements, bool in_line,
                            accumulate_t<S> (&out)[V]) {
   if (in_line && e >= 0 && e + V <= elements) {
     device::read<V>(p + e, out);
-    FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) out[i] = f(out[i]);
+    FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) out[i] = Input::of(out[i]);
   } else {
     FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
-      out[i] = e + i >= 0 && e + i < elements ? f(device::read(p + e + i)) : 0;
+      out[i] = e + i >= 0 && e + i < elements ? Input::of(device::read(p + e + i)) : 0;
     }
   }
 }
@@ -105,11 +105,19 @@ FASTSEQ_DEVICE void window_sums(const Line<A, V>& line, int run, int64_t c, int6
 FASTSEQ_DEVICE int64_t remainder(int64_t i, int64_t d) { return i - device::divide(i, d) * d; }
 
 template <class S, int N>
-FASTSEQ_KERNEL last_forward(Of<S, LrnForward> a, Norm<S, N> norm, bool in_line) {
+struct LastForward {
+  Images images;
+  const S* x;
+  S* y;
+  Norm<S, N> norm;
+  bool in_line;  // both begin where 16 bytes do
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL last_forward(LastForward<S, N> a) {
   using A = accumulate_t<S>;
   constexpr int V = kPack<S>;
-  const int before = N ? N / 2 : static_cast<int>(norm.before);
-  const int after = N ? (N - 1) / 2 : static_cast<int>(norm.after);
+  const int before = static_cast<int>(a.norm.before()), after = static_cast<int>(a.norm.after());
   const int threads = device::block_size(), me = device::thread_index();
   const int lead = runs_for<V>(before), tail = runs_for<V>(after);
   const int64_t E = a.images.numel(), C = a.images.channels;
@@ -117,7 +125,7 @@ FASTSEQ_KERNEL last_forward(Of<S, LrnForward> a, Norm<S, N> norm, bool in_line) 
   const Line<A, V> line(0, lead, lead + threads + tail);
   A x[V], sums[V];
   const auto stage = [&](int run) {
-    run_of<V>(static_cast<const S*>(a.x), start + run * V, E, in_line, [](A v) { return v; }, x);
+    run_of<V, Identity>(a.x, start + run * V, E, a.in_line, x);
     FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) line.set(run, i, x[i]);
   };
   for (int run = me; run < lead + tail; run += threads) {
@@ -126,11 +134,9 @@ FASTSEQ_KERNEL last_forward(Of<S, LrnForward> a, Norm<S, N> norm, bool in_line) 
   stage(me);
   device::sync();
   if (own >= E) return;
-  window_sums<N>(
-      line, me, remainder(own, C), C, before, after, [](A sum, A v) { return add_square(sum, v); },
-      sums);
-  FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) x[i] *= norm.factor(sums[i]);
-  write_run<V>(static_cast<S*>(a.y), own, E, in_line, x);
+  window_sums<N>(line, me, remainder(own, C), C, before, after, AddSquare{}, sums);
+  FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) x[i] *= a.norm.factor(sums[i]);
+  write_run<V>(a.y, own, E, a.in_line, x);
 }
 
 // Shared memory of a block: x with the halo of t's windows, and t with that of the gradient's.
@@ -150,27 +156,25 @@ struct LastBackwardTile {
   int64_t bytes() const { return t_offset() + Line<A, V>::bytes(t_runs); }
 };
 
-template <class S, int N, int V, class Input, class Source, class Block>
-FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const Source& source,
-                                  bool in_line) {
-  using A = accumulate_t<S>;
+// `a` is a LastBackward, or the trio's.
+template <int N, int V, class Input, class Arguments, class Source>
+FASTSEQ_DEVICE void last_backward_any(const Arguments& a, const Source& source) {
+  using A = decltype(a.norm.k);
   const int threads = device::block_size(), me = device::thread_index();
-  const LastBackwardTile<A, V> tile(N ? N / 2 : static_cast<int>(norm.before),
-                                    N ? (N - 1) / 2 : static_cast<int>(norm.after), threads);
+  const LastBackwardTile<A, V> tile(static_cast<int>(a.norm.before()),
+                                    static_cast<int>(a.norm.after()), threads);
   const int64_t E = a.images.numel(), C = a.images.channels;
   const int64_t start = device::block_index() * threads * V, own = start + me * V;
   const Line<A, V> xs(0, tile.x_lead, tile.x_runs);
   const Line<A, V> ts(tile.t_offset(), tile.t_lead, tile.t_runs);
   A x[V], gp[V], g[V];
   const auto stage = [&](int run) {
-    run_of<V>(
-        static_cast<const S*>(a.x), start + run * V, E, in_line, [](A v) { return Input::of(v); },
-        x);
+    run_of<V, Input>(a.x, start + run * V, E, a.in_line, x);
     FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) xs.set(run, i, x[i]);
   };
   const auto gradient = [&](int run) {
     const int64_t e = start + run * V;
-    if (in_line && source.template in_one<V>(a.images) && e >= 0 && e + V <= E) {
+    if (a.in_line && source.template in_one<V>(a.images) && e >= 0 && e + V <= E) {
       source.template run<V>(a.images, e, g);
     } else {
       FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
@@ -194,12 +198,11 @@ FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const 
     if (i == me) device::sync();
     A sums[V];
     // Of a run before the first element only zeros are used; its channel need not be right.
-    window_sums<N>(
-        xs, run, e > 0 ? remainder(e, C) : 0, C, tile.before, tile.after,
-        [](A sum, A v) { return add_square(sum, v); }, sums);
+    window_sums<N>(xs, run, e > 0 ? remainder(e, C) : 0, C, tile.before, tile.after, AddSquare{},
+                   sums);
     FASTSEQ_UNROLL(V) for (int j = 0; j < V; ++j) {
       A p, q;
-      norm.factors(sums[j], p, q);
+      a.norm.factors(sums[j], p, q);
       gp[j] = g[j] * p;
       ts.set(run, j, g[j] * xs.get(run, j) * q);
     }
@@ -209,13 +212,26 @@ FASTSEQ_DEVICE void last_backward(const Block& a, const Norm<S, N>& norm, const 
 
   if (own >= E) return;
   A sums[V], out[V];
-  window_sums<N>(
-      ts, me, remainder(own, C), C, tile.after, tile.before, [](A sum, A v) { return sum + v; },
-      sums);
+  window_sums<N>(ts, me, remainder(own, C), C, tile.after, tile.before, Add{}, sums);
   FASTSEQ_UNROLL(V) for (int i = 0; i < V; ++i) {
-    out[i] = Input::gradient(x[i], norm.gradient(gp[i], x[i], sums[i]));
+    out[i] = Input::gradient(x[i], a.norm.gradient(gp[i], x[i], sums[i]));
   }
-  write_run<V>(static_cast<S*>(a.grad_x), own, E, in_line, out);
+  write_run<V>(a.grad_x, own, E, a.in_line, out);
+}
+
+template <class S, int N>
+struct LastBackward {
+  Images images;
+  const S* grad_y;
+  const S* x;
+  S* grad_x;
+  Norm<S, N> norm;
+  bool in_line;  // all begin where 16 bytes do
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL last_backward(LastBackward<S, N> a) {
+  last_backward_any<N, kPack<S>, Identity>(a, Given<S>{a.grad_y});
 }
 
 // Larger windows than this are read straight from memory: their halo outgrows the block's own part.

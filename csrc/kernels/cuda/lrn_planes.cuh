@@ -51,29 +51,46 @@ FASTSEQ_DEVICE accumulate_t<S> squares_at(const S* x, int64_t c, const Images& i
 }
 
 template <class S>
-FASTSEQ_KERNEL planes_forward(Of<S, LrnForward> a, Norm<S, 0> norm, Chunks chunks) {
+struct PlanesForward {
+  Images images;
+  const S* x;
+  S* y;
+  Norm<S, 0> norm;
+  Chunks chunks;
+};
+
+template <class S>
+FASTSEQ_KERNEL planes_forward(PlanesForward<S> a) {
   Walk walk;
-  if (!begin(a.images, chunks, walk)) return;
+  if (!begin(a.images, a.chunks, walk)) return;
   const int64_t P = a.images.pixels(), start = walk.image * a.images.channels * P + walk.pixel;
-  const S* const x = static_cast<const S*>(a.x) + start;
-  S* const y = static_cast<S*>(a.y) + start;
+  const S* const x = a.x + start;
+  S* const y = a.y + start;
   for (int64_t c = walk.first; c < walk.last; ++c) {
-    const auto sum = squares_at<Identity>(x, c, a.images, norm.before, norm.after);
-    device::store(y + c * P, device::read(x + c * P) * norm.factor(sum));
+    const auto sum = squares_at<Identity>(x, c, a.images, a.norm.before(), a.norm.after());
+    device::store(y + c * P, device::read(x + c * P) * a.norm.factor(sum));
   }
 }
 
+// The gradient of LRN's output in one pixel's channels.
+template <class S>
+struct GivenPixel {
+  const S* first;
+  int64_t stride;
+
+  FASTSEQ_DEVICE accumulate_t<S> gradient(int64_t c) const {
+    return device::read(first + c * stride);
+  }
+};
+
 // Where the gradient of LRN's output comes from: a tensor of its own (here), or through the trio's
-// pool. at<V>(...) is for a walk over planes, run<V>(...) for neighbours in channels_last memory.
+// pool. pixel(...) is for a walk over planes, run<V>(...) for neighbours in channels_last memory.
 template <class S>
 struct Given {
   const S* grad_y;
 
-  template <int V>
-  FASTSEQ_DEVICE auto at(const Images& images, int64_t image, int64_t pixel) const {
-    const S* const p = grad_y + image * images.channels * images.pixels() + pixel;
-    const int64_t stride = images.pixels();
-    return [p, stride](int64_t c, accumulate_t<S>(&g)[V]) { device::read<V>(p + c * stride, g); };
+  FASTSEQ_DEVICE GivenPixel<S> pixel(const Images& images, int64_t image, int64_t p) const {
+    return {grad_y + image * images.channels * images.pixels() + p, images.pixels()};
   }
   // Whether V neighbours can be asked for at once.
   template <int V>
@@ -86,28 +103,27 @@ struct Given {
   }
 };
 
-// For any size: t of the last n channels lies in shared memory, a column for every thread.
-template <class S, class Input, class Source, class Block>
-FASTSEQ_DEVICE void planes_backward_any(const Block& a, const Norm<S, 0>& norm,
-                                        const Chunks& chunks, const Source& source) {
-  using A = accumulate_t<S>;
-  const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
+// For any size: t of the last n channels lies in shared memory, a column for every thread. `a` is a
+// PlanesBackward, or the trio's.
+template <class Input, class Arguments, class Source>
+FASTSEQ_DEVICE void planes_backward_any(const Arguments& a, const Source& source) {
+  using A = decltype(a.norm.k);
+  const int before = static_cast<int>(a.norm.before()), after = static_cast<int>(a.norm.after());
   const int n = before + after + 1, width = device::block_size();
   Walk walk;
-  if (!begin(a.images, chunks, walk)) return;
+  if (!begin(a.images, a.chunks, walk)) return;
   const int64_t C = a.images.channels, P = a.images.pixels();
   const int64_t start = walk.image * C * P + walk.pixel;
-  const S* const x = static_cast<const S*>(a.x) + start;
-  S* const grad_x = static_cast<S*>(a.grad_x) + start;
-  const auto gradient = source.template at<1>(a.images, walk.image, walk.pixel);
+  const auto* const x = a.x + start;
+  auto* const grad_x = a.grad_x + start;
+  const auto pixel = source.pixel(a.images, walk.image, walk.pixel);
   const device::Shared<A> ring(0, n * width);
   int slot = 0;
   for (int64_t m = walk.first - after; m < walk.last + before; ++m) {
-    A g[1], p, q, t = 0;
+    A p, q, t = 0;
     if (m >= 0 && m < C) {
-      gradient(m, g);
-      norm.factors(squares_at<Input>(x, m, a.images, before, after), p, q);
-      t = g[0] * Input::of(device::read(x + m * P)) * q;
+      a.norm.factors(squares_at<Input>(x, m, a.images, before, after), p, q);
+      t = pixel.gradient(m) * Input::of(device::read(x + m * P)) * q;
     }
     ring.set(slot * width + device::thread_index(), t);
     slot = slot + 1 == n ? 0 : slot + 1;
@@ -117,11 +133,26 @@ FASTSEQ_DEVICE void planes_backward_any(const Block& a, const Norm<S, 0>& norm,
     for (int j = 0, from = slot; j < n; ++j, from = from + 1 == n ? 0 : from + 1) {
       sum += ring.get(from * width + device::thread_index());
     }
-    gradient(d, g);
-    p = norm.factor(squares_at<Input>(x, d, a.images, before, after));
+    p = a.norm.factor(squares_at<Input>(x, d, a.images, before, after));
     const A x_d = Input::of(device::read(x + d * P));
-    device::store(grad_x + d * P, Input::gradient(x_d, norm.gradient(g[0] * p, x_d, sum)));
+    const A dx = a.norm.gradient(pixel.gradient(d) * p, x_d, sum);
+    device::store(grad_x + d * P, Input::gradient(x_d, dx));
   }
+}
+
+template <class S>
+struct PlanesBackward {
+  Images images;
+  const S* grad_y;
+  const S* x;
+  S* grad_x;
+  Norm<S, 0> norm;
+  Chunks chunks;
+};
+
+template <class S>
+FASTSEQ_KERNEL planes_backward(PlanesBackward<S> a) {
+  planes_backward_any<Identity>(a, Given<S>{a.grad_y});
 }
 
 // Threads of a block that has a ring of n values for each; 0: not even a warp has room.
@@ -131,6 +162,10 @@ int ring_threads(int64_t n) {
     if (n <= device::kSharedLimit / (threads * static_cast<int64_t>(sizeof(A)))) return threads;
   }
   return 0;
+}
+template <class A>
+int64_t ring_bytes(int64_t n, int threads) {
+  return n * threads * static_cast<int64_t>(sizeof(A));
 }
 
 }  // namespace fastseq::cuda

@@ -18,10 +18,7 @@ using PlanesOut = StripMover<S, kPack<S>, kStripPixels>;
 
 // Blocks on a multiprocessor that a kernel's registers are for: as many as go without spills.
 // Turing rounds to bfloat16 by many instructions.
-template <class S>
-constexpr int kStripBlocks = sizeof(S) == 8                     ? 1
-                             : device::kArchitecture / 100 == 7 ? 2
-                                                                : 3;
+constexpr int kStripBlocks = device::kArchitecture / 100 == 7 ? 2 : 3;
 
 // Forward: a walk's first stage, which fills the ring with what is before its first channel, or
 // with zeros, and the planes that it reads.
@@ -36,11 +33,10 @@ struct ForwardStages {
         to(at_most(walk.to + kAfter, static_cast<int>(images.channels))) {}
 };
 
-// Normalizes a stage's planes: write(k, pixel, y) takes each of the thread's values. `in` is N / 2
-// planes ahead.
-template <class S, class Input, int N, int R, class In, class Write>
-FASTSEQ_DEVICE void normalize_stage(const In& in, int length, const Norm<S, N>& norm,
-                                    Ring<accumulate_t<S>, N> (&ring)[R], const Write& write) {
+// Normalizes a stage's planes, which may be left where they were. `in` is N / 2 planes ahead.
+template <class S, class Input, int N, int R, class In, class Out>
+FASTSEQ_DEVICE void normalize_stage(const In& in, const Out& out, int length,
+                                    const Norm<S, N>& norm, Ring<accumulate_t<S>, N> (&ring)[R]) {
   using A = accumulate_t<S>;
   FASTSEQ_UNROLL(1) for (int k = 0; k < kPack<S>; ++k) {
     FASTSEQ_UNROLL(R) for (int v = 0; v < R; ++v) {
@@ -48,29 +44,37 @@ FASTSEQ_DEVICE void normalize_stage(const In& in, int length, const Norm<S, N>& 
       if (pixel >= length) continue;
       ring[v].push(Input::of(A(device::widen(in.get(k, pixel)))));
       const A y = ring[v].value[N / 2] * norm.factor(ring[v].squares());
-      write(k, pixel, device::narrow<S>(y));
+      out.set(k, pixel, device::narrow<S>(y));
     }
   }
 }
 
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks<S>)
-strip_forward(Of<S, LrnForward> a, Norm<S, N> norm, StripPlan plan) {
+struct StripForward {
+  Images images;
+  const S* x;
+  S* y;
+  Norm<S, N> norm;
+  Strips strips;
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks)
+strip_forward(StripForward<S, N> a) {
   constexpr int K = kPack<S>, kAfter = (N - 1) / 2;
-  const StripWalk walk(a.images, plan);
+  const StripWalk walk(a.images, a.strips);
   const ForwardStages<N> stages(walk, a.images);
-  const auto x = strip_of(static_cast<const S*>(a.x), a.images, plan, walk);
-  const auto y = strip_of(static_cast<S*>(a.y), a.images, plan, walk);
+  const auto x = strip_of(a.x, a.images, a.strips, walk);
+  const auto y = strip_of(a.y, a.images, a.strips, walk);
   Planes<S> in(x, stages.first + kAfter, 0);
-  PlanesOut<S> out(y, stages.first, strip_bytes<S, K>(plan.length));
+  PlanesOut<S> out(y, stages.first, strip_bytes<S, K>(a.strips.length));
   Ring<accumulate_t<S>, N> ring[kStripPixels];
   in.fetch(stages.first + kAfter, stages.from, stages.to);
   for (int c = stages.first; c < walk.to; c += K) {
     in.put(c + kAfter, stages.from, stages.to);
     device::sync();
     in.fetch(c + K + kAfter, stages.from, stages.to);
-    normalize_stage<S, Identity>(in, x.length, norm, ring,
-                                 [&](int k, int pixel, S value) { out.set(k, pixel, value); });
+    normalize_stage<S, Identity>(in, out, x.length, a.norm, ring);
     device::sync();
     out.store(c, walk.from, walk.to);
   }
@@ -101,15 +105,16 @@ FASTSEQ_DEVICE int strip_begin(const StripWalk& walk) {
   return walk.from - kAfter - (walk.from ? N - 1 : 0);
 }
 
-template <class S, int N, class Input, class Gradient, class Block>
-FASTSEQ_DEVICE void strip_backward(const Block& a, const Norm<S, N>& norm, const StripPlan& plan,
-                                   const StripWalk& walk, Gradient& gradient, int64_t out_at) {
+// `a` is a StripBackward, or the trio's.
+template <class S, int N, class Input, class Arguments, class Gradient>
+FASTSEQ_DEVICE void strip_backward_any(const Arguments& a, const StripWalk& walk,
+                                       Gradient& gradient, int64_t out_at) {
   using A = accumulate_t<S>;
   constexpr int K = kPack<S>, kBefore = N / 2, kAfter = (N - 1) / 2;
   const int C = static_cast<int>(a.images.channels), from = walk.from, to = walk.to;
   const int first = strip_begin<N>(walk);
-  const auto x = strip_of(static_cast<const S*>(a.x), a.images, plan, walk);
-  const auto grad_x = strip_of(static_cast<S*>(a.grad_x), a.images, plan, walk);
+  const auto x = strip_of(a.x, a.images, a.strips, walk);
+  const auto grad_x = strip_of(a.grad_x, a.images, a.strips, walk);
   Planes<S> in(x, first + kAfter, 0);
   PlanesOut<S> out(grad_x, first - kBefore, out_at);
   Ring<A, N> x_ring[kStripPixels], t_ring[kStripPixels];
@@ -132,12 +137,12 @@ FASTSEQ_DEVICE void strip_backward(const Block& a, const Norm<S, N>& norm, const
         const A g = gradient.get(k, v);
         A p, q;
         x_ring[v].push(Input::of(A(device::widen(in.get(k, pixel)))));
-        norm.factors(x_ring[v].squares(), p, q);
+        a.norm.factors(x_ring[v].squares(), p, q);
         // Outside, where q may be infinite, they count as zeros.
         t_ring[v].push(inside ? g * x_ring[v].value[kBefore] * q : A(0));
         gp_ring[v].push(g * p);
         const A x_d = x_ring[v].value[0];
-        const A dx = norm.gradient(gp_ring[v].value[0], x_d, t_ring[v].sum());
+        const A dx = a.norm.gradient(gp_ring[v].value[0], x_d, t_ring[v].sum());
         out.set(k, pixel, device::narrow<S>(Input::gradient(x_d, dx)));
       }
     }
@@ -147,13 +152,22 @@ FASTSEQ_DEVICE void strip_backward(const Block& a, const Norm<S, N>& norm, const
 }
 
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks<S>)
-strip_backward_kernel(Of<S, LrnBackward> a, Norm<S, N> norm, StripPlan plan) {
-  const StripWalk walk(a.images, plan);
-  const int64_t bytes = strip_bytes<S, kPack<S>>(plan.length);
-  GivenStrip<S> gradient(strip_of(static_cast<const S*>(a.grad_y), a.images, plan, walk),
-                         strip_begin<N>(walk), bytes);
-  strip_backward<S, N, Identity>(a, norm, plan, walk, gradient, 2 * bytes);
+struct StripBackward {
+  Images images;
+  const S* grad_y;
+  const S* x;
+  S* grad_x;
+  Norm<S, N> norm;
+  Strips strips;
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL_OF(device::kBlock, kStripBlocks)
+strip_backward(StripBackward<S, N> a) {
+  const StripWalk walk(a.images, a.strips);
+  const int64_t bytes = strip_bytes<S, kPack<S>>(a.strips.length);
+  GivenStrip<S> gradient(strip_of(a.grad_y, a.images, a.strips, walk), strip_begin<N>(walk), bytes);
+  strip_backward_any<S, N, Identity>(a, walk, gradient, 2 * bytes);
 }
 
 }  // namespace fastseq::cuda

@@ -10,10 +10,11 @@ namespace fastseq::cuda {
 // A tile of th x tw pixels of tc channels (a power of two), channels fastest; a row of threads is
 // `lane_count` wide (a power of two).
 struct Tile {
-  int th, tw, tc, lane_count;
-  int shift;                     // log2(tc)
-  int64_t down, across, groups;  // tiles of an image
+  int th = 0, tw = 0, tc = 0, lane_count = 0;
+  int shift = 0;                             // log2(tc)
+  int64_t down = 0, across = 0, groups = 0;  // tiles of an image
 
+  Tile() = default;
   Tile(const Images& s, int th_, int tw_, int shift_)
       : th(th_), tw(tw_), tc(1 << shift_), shift(shift_) {
     lane_count = tw * tc < 64 ? 32 : 64;
@@ -78,40 +79,61 @@ FASTSEQ_DEVICE A line_sum(const device::Shared<A>& from, int at, int step, int n
 }
 
 template <class S, int N>
+struct WithinForward {
+  Images images;
+  const S* x;
+  S* y;
+  Norm<S, N> norm;
+  Tile tile;
+};
+
+template <class S, int N>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-within_forward(Of<S, LrnForward> a, Norm<S, N> norm, Tile tile) {
+within_forward(WithinForward<S, N> a) {
   using A = accumulate_t<S>;
-  const int before = static_cast<int>(norm.before), n = before + static_cast<int>(norm.after) + 1;
+  const Tile& tile = a.tile;
+  const int before = static_cast<int>(a.norm.before());
+  const int n = before + static_cast<int>(a.norm.after()) + 1;
   const int rows = tile.th + n - 1, wide = (tile.tw + n - 1) * tile.tc, width = tile.tw * tile.tc;
   const Corner corner(tile);
   const device::Shared<A> xs(0, rows * wide);
   const device::Shared<A> row_sums(static_cast<int64_t>(sizeof(A)) * rows * wide, rows * width);
   for_each(tile, rows, wide, [&](int r, int q) {
     const int64_t i = corner.index(a.images, tile, r - before, q - before * tile.tc);
-    xs.set(r * wide + q, i < 0 ? A(0) : device::read(static_cast<const S*>(a.x) + i));
+    xs.set(r * wide + q, i < 0 ? A(0) : device::read(a.x + i));
   });
   device::sync();
   for_each(tile, rows, width, [&](int r, int q) {
-    row_sums.set(r * width + q, line_sum<N>(xs, r * wide + q, tile.tc, n,
-                                            [](A sum, A v) { return add_square(sum, v); }));
+    row_sums.set(r * width + q, line_sum<N>(xs, r * wide + q, tile.tc, n, AddSquare{}));
   });
   device::sync();
   for_each(tile, tile.th, width, [&](int r, int q) {
     const int64_t i = corner.index(a.images, tile, r, q);
     if (i < 0) return;
-    const A sum = line_sum<N>(row_sums, r * width + q, width, n, [](A s, A v) { return s + v; });
+    const A sum = line_sum<N>(row_sums, r * width + q, width, n, Add{});
     const A x = xs.get((r + before) * wide + q + before * tile.tc);
-    device::store(static_cast<S*>(a.y) + i, x * norm.factor(sum));
+    device::store(a.y + i, x * a.norm.factor(sum));
   });
 }
+
+template <class S, int N>
+struct WithinBackward {
+  Images images;
+  const S* grad_y;
+  const S* x;
+  S* grad_x;
+  Norm<S, N> norm;
+  Tile tile;
+};
 
 // x is needed n - 1 pixels around the tile; t, from the sums around it, `after` pixels before the
 // tile and `before` pixels behind.
 template <class S, int N>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-within_backward(Of<S, LrnBackward> a, Norm<S, N> norm, Tile tile) {
+within_backward(WithinBackward<S, N> a) {
   using A = accumulate_t<S>;
-  const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
+  const Tile& tile = a.tile;
+  const int before = static_cast<int>(a.norm.before()), after = static_cast<int>(a.norm.after());
   const int n = before + after + 1, m = n - 1, tc = tile.tc, width = tile.tw * tc;
   const int x_rows = tile.th + 2 * m, x_width = (tile.tw + 2 * m) * tc;
   const int t_rows = tile.th + m, t_width = (tile.tw + m) * tc;
@@ -123,15 +145,13 @@ within_backward(Of<S, LrnBackward> a, Norm<S, N> norm, Tile tile) {
   const int64_t t_at = sums_at + size * x_rows * t_width;
   const device::Shared<A> ts(t_at, t_rows * t_width);
   const device::Shared<A> gps(t_at + size * t_rows * t_width, tile.th * width);
-  const auto plus = [](A sum, A v) { return sum + v; };
   for_each(tile, x_rows, x_width, [&](int r, int q) {
     const int64_t i = corner.index(a.images, tile, r - m, q - m * tc);
-    xs.set(r * x_width + q, i < 0 ? A(0) : device::read(static_cast<const S*>(a.x) + i));
+    xs.set(r * x_width + q, i < 0 ? A(0) : device::read(a.x + i));
   });
   device::sync();
   for_each(tile, x_rows, t_width, [&](int r, int q) {
-    row_sums.set(r * t_width + q, line_sum<N>(xs, r * x_width + q, tc, n,
-                                              [](A sum, A v) { return add_square(sum, v); }));
+    row_sums.set(r * t_width + q, line_sum<N>(xs, r * x_width + q, tc, n, AddSquare{}));
   });
   device::sync();
   for_each(tile, t_rows, t_width, [&](int r, int q) {
@@ -139,8 +159,8 @@ within_backward(Of<S, LrnBackward> a, Norm<S, N> norm, Tile tile) {
     A t = 0;
     if (i >= 0) {
       A p, qf;
-      norm.factors(line_sum<N>(row_sums, r * t_width + q, t_width, n, plus), p, qf);
-      const A g = device::read(static_cast<const S*>(a.grad_y) + i);
+      a.norm.factors(line_sum<N>(row_sums, r * t_width + q, t_width, n, Add{}), p, qf);
+      const A g = device::read(a.grad_y + i);
       t = g * xs.get((r + before) * x_width + q + before * tc) * qf;
       const int row = r - after, column = q - after * tc;
       if (row >= 0 && row < tile.th && column >= 0 && column < width) {
@@ -151,29 +171,30 @@ within_backward(Of<S, LrnBackward> a, Norm<S, N> norm, Tile tile) {
   });
   device::sync();
   for_each(tile, t_rows, width, [&](int r, int q) {
-    row_sums.set(r * width + q, line_sum<N>(ts, r * t_width + q, tc, n, plus));
+    row_sums.set(r * width + q, line_sum<N>(ts, r * t_width + q, tc, n, Add{}));
   });
   device::sync();
   for_each(tile, tile.th, width, [&](int r, int q) {
     const int64_t i = corner.index(a.images, tile, r, q);
     if (i < 0) return;
-    const A sum = line_sum<N>(row_sums, r * width + q, width, n, plus);
+    const A sum = line_sum<N>(row_sums, r * width + q, width, n, Add{});
     const A x = xs.get((r + m) * x_width + q + m * tc);
-    device::store(static_cast<S*>(a.grad_x) + i, norm.gradient(gps.get(r * width + q), x, sum));
+    device::store(a.grad_x + i, a.norm.gradient(gps.get(r * width + q), x, sum));
   });
 }
 
-// The largest tile whose `values` of A have room; f(tile), or direct() if none has.
-template <class A, class Values, class F, class Direct>
-const char* with_tile(const Images& s, const Values& values, const F& f, const Direct& direct) {
+// The largest tile that has room in shared memory for `values`, one of Tile's counts, of A; th = 0:
+// none has.
+template <class A>
+Tile largest_tile(const Images& s, int64_t n, int64_t (Tile::*values)(int64_t) const) {
   constexpr int kPlanes[][3] = {{32, 32, 0}, {16, 32, 0}, {16, 16, 0}, {8, 8, 0}};
   constexpr int kLast[][3] = {{8, 8, 4}, {8, 8, 3}, {4, 8, 3}, {4, 4, 3}};
   for (const auto& [th, tw, shift] : s.channels_last ? kLast : kPlanes) {
     const Tile tile(s, th, tw, shift);
-    const int64_t bytes = values(tile) * static_cast<int64_t>(sizeof(A));
-    if (bytes <= device::kSharedLimit) return f(tile, bytes);
+    const int64_t bytes = (tile.*values)(n) * static_cast<int64_t>(sizeof(A));
+    if (bytes <= device::kSharedLimit) return tile;
   }
-  return direct();
+  return {};
 }
 
 }  // namespace fastseq::cuda

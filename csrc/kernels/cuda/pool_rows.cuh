@@ -52,25 +52,35 @@ struct RowBand {
         last(at_most(window.h.start(walk.to - 1) + 3, window.height)) {}
 };
 
+// A block's outputs, in a tensor of theirs.
+template <class T>
+FASTSEQ_DEVICE RowsOf<T> pooled_rows(T* tensor, const Images& images, const Window3& window,
+                                     const RowWalk& walk) {
+  return {
+      tensor, images, walk, window.h.out, window.w.out, walk.column, walk.column + walk.columns};
+}
+
 // A thread's outputs, and where the results of all of them go.
 template <class S, bool kFlat>
 class RowPool {
  public:
   static constexpr int V = kRun<kFlat>;
 
-  // `left`: the image's column where the rows begin that it pools. `shared`: an offset.
-  FASTSEQ_DEVICE RowPool(const Window3& window, const RowWalk& walk, int left, const RowsOf<S>& y,
-                         const RowsOf<uint8_t>& offsets, int64_t shared)
+  // `left`: the image's column where the rows begin that it pools. offsets: perhaps null. `shared`:
+  // an offset.
+  FASTSEQ_DEVICE RowPool(const Images& images, const Window3& window, const RowWalk& walk, int left,
+                         S* y, uint8_t* offsets, int64_t shared)
       : window_(window),
         walk_(walk),
-        saves_(offsets.tensor),
-        y_(y, 0, shared),
-        offsets_(offsets, 0, shared + (kFlat ? bytes(walk.columns, walk.channels) : 0)) {
+        saves_(offsets),
+        y_(pooled_rows(y, images, window, walk), 0, shared),
+        offsets_(pooled_rows(offsets, images, window, walk), 0,
+                 shared + (kFlat ? bytes(walk.columns, walk.channels) : 0)) {
     const int of_pixel = walk.channels / V;
     FASTSEQ_UNROLL(kRuns<kFlat>) for (int m = 0; m < kRuns<kFlat>; ++m) {
       const int column = item(m) / of_pixel, channel = (item(m) - column * of_pixel) * V;
       const int w = window.w.start(walk.column + column);
-      out_[m] = kFlat ? item(m) : column * y.step + channel;
+      out_[m] = kFlat ? item(m) : column * static_cast<int>(images.channels) + channel;
       corner_[m] = (w - left) * walk.channels + channel;
       FASTSEQ_UNROLL(3) for (int j = 0; j < 3; ++j) {
         const bool inside = column < walk.columns && w + j >= 0 && w + j < window.width;
@@ -172,23 +182,27 @@ constexpr int kRowBlocks = device::kArchitecture / 100 == 7 ? 2
                            : sizeof(S) == 2                 ? 4
                                                             : 3;
 
+template <class S>
+struct PoolRowsForward {
+  Images images;  // of x
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Window3 window;
+  RowCuts cuts;
+};
+
 template <class S, bool kFlat>
 FASTSEQ_KERNEL_OF(device::kBlock, kRowBlocks<S>)
-pool_rows_forward(Of<S, PoolForward> a, Window3 window, RowPlan plan) {
-  const RowWalk walk(a.images, plan, window.w.out, window.h.out);
+pool_rows_forward(PoolRowsForward<S> a) {
+  const Window3& window = a.window;
+  const RowWalk walk(a.images, a.cuts, window.w.out, window.h.out);
   const RowColumns columns(window, walk);
   const RowBand band(window, walk);
   const int first = window.h.start(walk.from);
   RowMover<const S, kPack<S>, kRowMoves<S>, 2, kFlat> in(
-      {static_cast<const S*>(a.x), a.images, walk, window.height, window.width, columns.first,
-       columns.last},
-      first, 0);
-  const auto of = [&](auto* tensor) {
-    return RowsOf(tensor, a.images, walk, window.h.out, window.w.out, walk.column,
-                  walk.column + walk.columns);
-  };
-  RowPool<S, kFlat> out(window, walk, columns.first, of(static_cast<S*>(a.y)),
-                        of(static_cast<uint8_t*>(a.offsets)),
+      {a.x, a.images, walk, window.height, window.width, columns.first, columns.last}, first, 0);
+  RowPool<S, kFlat> out(a.images, window, walk, columns.first, a.y, a.offsets,
                         row_bytes<S, kPack<S>, kFlat>(columns.last - columns.first, walk.channels));
   in.fetch(first, band.first, band.last);
   for (int o = walk.from; o <= walk.to; ++o) {
@@ -239,14 +253,18 @@ class QuadGradient {
   static constexpr int V = kRun<kFlat>, kMoves = kFlat ? 1 : 8 / kPack<S>;
   using A = accumulate_t<S>;
 
-  FASTSEQ_DEVICE QuadGradient(const Window3& window, const RowWalk& walk,
-                              const QuadColumns& columns, const RowsOf<const S>& grad_y,
-                              const RowsOf<const uint8_t>& offsets, int64_t shared)
+  FASTSEQ_DEVICE QuadGradient(const Images& images, const Window3& window, const RowWalk& walk,
+                              const QuadColumns& columns, const S* grad_y, const uint8_t* offsets,
+                              int64_t shared)
       : window_(window),
         walk_(walk),
         first_output_(columns.first_output),
-        grad_y_(grad_y, 0, shared),
-        offsets_(offsets, 0,
+        grad_y_({grad_y, images, walk, window.h.out, window.w.out, columns.first_output,
+                 columns.last_output},
+                0, shared),
+        offsets_({offsets, images, walk, window.h.out, window.w.out, columns.first_output,
+                  columns.last_output},
+                 0,
                  shared + row_bytes<S, kPack<S>, kFlat>(columns.last_output - columns.first_output,
                                                         walk.channels)) {}
 
@@ -304,24 +322,6 @@ class QuadGradient {
   RowMover<const uint8_t, kPack<S>, kMoves, 1, kFlat, kGroups> offsets_;
 };
 
-// The QuadGradient of an argument block.
-template <class S, bool kFlat, bool kGroups, class Block>
-FASTSEQ_DEVICE QuadGradient<S, kFlat, kGroups> quad_gradient(const Block& a, const Window3& window,
-                                                             const RowWalk& walk,
-                                                             const QuadColumns& columns,
-                                                             int64_t shared) {
-  const auto of = [&](const auto* tensor) {
-    return RowsOf(tensor, a.images, walk, window.h.out, window.w.out, columns.first_output,
-                  columns.last_output);
-  };
-  return {window,
-          walk,
-          columns,
-          of(static_cast<const S*>(a.grad_y)),
-          of(static_cast<const uint8_t*>(a.offsets)),
-          shared};
-}
-
 // Where the gradients of two rows of pixels go: a thread has four runs of them.
 template <class S, bool kFlat>
 using QuadRows = RowMover<S, kPack<S>, kFlat ? 1 : 16 / kPack<S>, 2, kFlat>;
@@ -355,16 +355,28 @@ TileNeeds pool_quads_needs(int columns, int channels) {
           QuadGradient<S, kFlat, !kFlat>::bytes(columns + 1, channels) + (kFlat ? out_bytes : 0)};
 }
 
+template <class S>
+struct PoolRowsBackward {
+  Images images;  // of x
+  const S* grad_y;
+  const uint8_t* offsets;
+  S* grad_x;
+  Window3 window;
+  RowCuts cuts;
+};
+
 template <class S, bool kFlat>
-FASTSEQ_KERNEL pool_rows_backward(Of<S, PoolBackward> a, Window3 window, RowPlan plan) {
+FASTSEQ_KERNEL pool_rows_backward(PoolRowsBackward<S> a) {
   constexpr int V = kRun<kFlat>;
-  const RowWalk walk(a.images, plan, pairs(window.w, window.width), pairs(window.h, window.height));
+  const Window3& window = a.window;
+  const RowWalk walk(a.images, a.cuts, pairs(window.w, window.width),
+                     pairs(window.h, window.height));
   const QuadColumns columns(window, walk);
-  const QuadRows<S, kFlat> out({static_cast<S*>(a.grad_x), a.images, walk, window.height,
-                                window.width, columns.first, columns.last},
-                               window.h.start(0), 0);
-  auto gradient = quad_gradient<S, kFlat, !kFlat>(
-      a, window, walk, columns,
+  const QuadRows<S, kFlat> out(
+      {a.grad_x, a.images, walk, window.height, window.width, columns.first, columns.last},
+      window.h.start(0), 0);
+  QuadGradient<S, kFlat, !kFlat> gradient(
+      a.images, window, walk, columns, a.grad_y, a.offsets,
       kFlat ? row_bytes<S, kPack<S>, kFlat>(columns.last - columns.first, walk.channels) : 0);
   const Quad<kFlat> quad(window, walk);
   const int top = at_least(window.h.start(walk.from), 0);

@@ -15,8 +15,8 @@ struct Band {
   int first_output, outputs;  // of a plane
   int top, height;
 
-  FASTSEQ_DEVICE Band(const Window3& window, const StripPlan& plan, const StripWalk& walk) {
-    const int oh = walk.strip * plan.rows, rows = at_most(plan.rows, window.h.out - oh);
+  FASTSEQ_DEVICE Band(const Window3& window, const Strips& bands, const StripWalk& walk) {
+    const int oh = walk.strip * bands.rows, rows = at_most(bands.rows, window.h.out - oh);
     first_output = oh * window.w.out;
     outputs = rows * window.w.out;
     top = at_least(window.h.start(oh), 0);
@@ -46,26 +46,27 @@ class BandPool {
  public:
   static constexpr int K = kPack<S>;
 
-  // y and offsets (perhaps null) as StripOf; `first`: the first stage's plane; `shared`: an offset.
-  FASTSEQ_DEVICE BandPool(const Window3& window, const Band& band, const StripOf<S>& y,
-                          const StripOf<uint8_t>& offsets, int first, int64_t shared)
+  // offsets: perhaps null; `first`: the first stage's plane; `shared`: an offset.
+  FASTSEQ_DEVICE BandPool(const Images& images, const Window3& window, const StripWalk& walk,
+                          const Band& band, S* y, uint8_t* offsets, int first, int64_t shared)
       : window_(window),
         mine_(device::thread_index() < band.outputs),
-        saves_(offsets.tensor),
-        y_(y, first, shared),
-        offsets_(offsets, first, shared + strip_bytes<S, K>(band.outputs)) {
+        saves_(offsets),
+        y_(outputs_of(y, images, walk, window, band.first_output, band.outputs), first, shared),
+        offsets_(outputs_of(offsets, images, walk, window, band.first_output, band.outputs), first,
+                 shared + strip_bytes<S, K>(band.outputs)) {
     const int output = band.first_output + (mine_ ? device::thread_index() : 0);
     oh_ = output / window.w.out;
     ow_ = output - oh_ * window.w.out;
     corner_ = (window.h.start(oh_) - band.top) * window.width + window.w.start(ow_);
   }
-  // Pools plane c + k; value(i) is its pixel i of the band.
-  template <class Value>
-  FASTSEQ_DEVICE void pool(int k, const Value& value) const {
+  // Pools plane c + k of a band that `in` holds.
+  template <class In>
+  FASTSEQ_DEVICE void pool(int k, const In& in) const {
     if (!mine_) return;
     Best<accumulate_t<S>> best{-INFINITY, first_place(window_, oh_, ow_)};
     scan(window_, oh_, ow_, [&](int place, int i, int j) {
-      best.offer(value(corner_ + i * window_.width + j), place);
+      best.offer(device::widen(in.get(k, corner_ + i * window_.width + j)), place);
     });
     y_.set(k, device::thread_index(), device::narrow<S>(best.value));
     if (saves_) {
@@ -88,16 +89,22 @@ class BandPool {
   StripMover<uint8_t, K, 1> offsets_;
 };
 
-// The outputs that look at a strip.
+// The outputs that look at a strip, from the first of them to the last. Where those of a strip's
+// first row look at no other of its rows, they begin above its first pixel, not with their row; and
+// likewise at its end.
 struct Lookers {
   int first, count;
 
-  FASTSEQ_DEVICE Lookers(const Window3& window, int64_t pixel, int length) {
-    const int top = static_cast<int>(pixel) / window.width;
-    const int bottom = (static_cast<int>(pixel) + length - 1) / window.width;
-    const int from = at_most(window.h.lowest(top), window.h.out - 1);
-    first = from * window.w.out;
-    count = (at_least(window.h.highest(bottom), from) - from + 1) * window.w.out;
+  FASTSEQ_DEVICE Lookers(const Window3& window, int pixel, int length) {
+    const int end = pixel + length - 1, W = window.width, out = window.w.out;
+    const int top = pixel / W, bottom = end / W;
+    const int row = at_most(window.h.lowest(top), window.h.out - 1);
+    const bool alone = bottom == top || window.h.lowest(top + 1) > row;
+    first = row * out + (alone ? at_most(window.w.lowest(pixel - top * W), out - 1) : 0);
+    const int last_row = window.h.highest(bottom);
+    const bool last_alone = bottom == top || window.h.highest(bottom - 1) < last_row;
+    const int last = last_row * out + (last_alone ? window.w.highest(end - bottom * W) : out - 1);
+    count = at_least(last - first, 0) + 1;
   }
 };
 
@@ -124,7 +131,6 @@ class ChosenStrip {
       down_[v] = any && rows > 0 ? window.w.out : 0;
       right_[v] = any && columns > 0 ? 1 : 0;
       // The output below is two pixels on: it would have chosen a place two rows up.
-      const auto byte = [&](bool there, int p_) { return there ? uint32_t(p_) : kNobody; };
       places_[v] = byte(any, place) | byte(right_[v], place - 2) << 8 |
                    byte(down_[v], place - 6) << 16 | byte(down_[v] && right_[v], place - 8) << 24;
     }
@@ -152,79 +158,91 @@ class ChosenStrip {
   }
 
  private:
-  static constexpr uint32_t kNobody = 0xff;  // no output's choice among nine places
+  // An output's choice among nine places; where there is no output, none of these.
+  FASTSEQ_DEVICE static uint32_t byte(bool there, int place) {
+    return there ? static_cast<uint32_t>(place) : 0xff;
+  }
   StripMover<const S, K, 1> grad_y_;
   StripMover<const uint8_t, K, 1> offsets_;
   int at_[kPixels], down_[kPixels], right_[kPixels];
   uint32_t places_[kPixels];
 };
 
-// The ChosenStrip of an argument block, whose pixels are `x`.
-template <class S, int kPixels, class Block>
-FASTSEQ_DEVICE ChosenStrip<S, kPixels> chosen_strip(const Block& a, const Window3& window,
-                                                    const StripPlan& plan, const StripWalk& walk,
+// The ChosenStrip of a kernel's arguments.
+template <class S, int kPixels, class Arguments>
+FASTSEQ_DEVICE ChosenStrip<S, kPixels> chosen_strip(const Arguments& a, const StripWalk& walk,
                                                     int first, int64_t shared) {
-  const int pixel = walk.strip * plan.length;
-  const int length = at_most(plan.length, static_cast<int>(a.images.pixels()) - pixel);
-  const Lookers lookers(window, pixel, length);
-  const auto of = [&](auto* tensor) {
-    return outputs_of(tensor, a.images, walk, window, lookers.first, lookers.count);
-  };
-  return {window,
+  const int pixel = walk.strip * a.strips.length;
+  const int length = at_most(a.strips.length, static_cast<int>(a.images.pixels()) - pixel);
+  const Lookers lookers(a.window, pixel, length);
+  return {a.window,
           lookers,
           pixel,
           length,
-          of(static_cast<const S*>(a.grad_y)),
-          of(static_cast<const uint8_t*>(a.offsets)),
+          outputs_of(a.grad_y, a.images, walk, a.window, lookers.first, lookers.count),
+          outputs_of(a.offsets, a.images, walk, a.window, lookers.first, lookers.count),
           first,
           shared};
 }
 
-constexpr int kBandMoves = 4;
+template <class S>
+struct PoolStripForward {
+  static constexpr int kThreads = 512, kBlocks = 2, kMoves = 4;
+  Images images;  // of x
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Window3 window;
+  Strips strips;
+};
 
 template <class S>
-FASTSEQ_KERNEL pool_strip_forward(Of<S, PoolForward> a, Window3 window, StripPlan plan) {
+FASTSEQ_KERNEL_FOR(PoolStripForward<S>)
+pool_strip_forward(PoolStripForward<S> a) {
   constexpr int K = kPack<S>;
-  const StripWalk walk(a.images, plan);
-  const Band band(window, plan, walk);
-  const auto of = [&](auto* tensor) {
-    return outputs_of(tensor, a.images, walk, window, band.first_output, band.outputs);
-  };
-  StripMover<const S, K, kBandMoves> in(band_of(static_cast<const S*>(a.x), a.images, walk, band),
-                                        walk.from, 0);
-  const BandPool<S> out(window, band, of(static_cast<S*>(a.y)),
-                        of(static_cast<uint8_t*>(a.offsets)), walk.from,
-                        strip_bytes<S, K>(plan.length));
+  const StripWalk walk(a.images, a.strips);
+  const Band band(a.window, a.strips, walk);
+  StripMover<const S, K, PoolStripForward<S>::kMoves> in(band_of(a.x, a.images, walk, band),
+                                                         walk.from, 0);
+  const BandPool<S> out(a.images, a.window, walk, band, a.y, a.offsets, walk.from,
+                        strip_bytes<S, K>(a.strips.length));
   in.fetch(walk.from, walk.from, walk.to);
   for (int c = walk.from; c < walk.to; c += K) {
     in.put(c, walk.from, walk.to);
     device::sync();
     in.fetch(c + K, walk.from, walk.to);
-    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
-      out.pool(k, [&](int i) { return device::widen(in.get(k, i)); });
-    }
+    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) out.pool(k, in);
     device::sync();
     out.store(c, walk.from, walk.to);
   }
 }
 
-constexpr int kGatherPixels = 4;
+template <class S>
+struct PoolStripBackward {
+  static constexpr int kThreads = 512, kBlocks = 2, kPixels = 4;
+  Images images;  // of x
+  const S* grad_y;
+  const uint8_t* offsets;
+  S* grad_x;
+  Window3 window;
+  Strips strips;
+};
 
 template <class S>
-FASTSEQ_KERNEL pool_strip_backward(Of<S, PoolBackward> a, Window3 window, StripPlan plan) {
-  constexpr int K = kPack<S>;
-  const StripWalk walk(a.images, plan);
-  const auto grad_x = strip_of(static_cast<S*>(a.grad_x), a.images, plan, walk);
-  const StripMover<S, K, kGatherPixels> out(grad_x, walk.from, 0);
-  auto gradient = chosen_strip<S, kGatherPixels>(a, window, plan, walk, walk.from,
-                                                 strip_bytes<S, K>(plan.length));
+FASTSEQ_KERNEL_FOR(PoolStripBackward<S>)
+pool_strip_backward(PoolStripBackward<S> a) {
+  constexpr int K = kPack<S>, kPixels = PoolStripBackward<S>::kPixels;
+  const StripWalk walk(a.images, a.strips);
+  const auto grad_x = strip_of(a.grad_x, a.images, a.strips, walk);
+  const StripMover<S, K, kPixels> out(grad_x, walk.from, 0);
+  auto gradient = chosen_strip<S, kPixels>(a, walk, walk.from, strip_bytes<S, K>(a.strips.length));
   gradient.fetch(walk.from, walk.from, walk.to);
   for (int c = walk.from; c < walk.to; c += K) {
     gradient.put(c, walk.from, walk.to);
     device::sync();
     gradient.fetch(c + K, walk.from, walk.to);
     FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
-      FASTSEQ_UNROLL(kGatherPixels) for (int v = 0; v < kGatherPixels; ++v) {
+      FASTSEQ_UNROLL(kPixels) for (int v = 0; v < kPixels; ++v) {
         if (strip_pixel(v) >= grad_x.length) continue;
         out.set(k, strip_pixel(v), device::narrow<S>(gradient.get(k, v)));
       }

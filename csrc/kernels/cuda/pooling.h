@@ -6,22 +6,39 @@
 
 namespace fastseq::cuda {
 
-// PoolSide in 32 bits, for index arithmetic in every thread. kFixed: kernel 3, stride 2, dilation
-// 1, which the compiler then knows.
+// How a window steps along one side. kFixed: kernel 3, stride 2, dilation 1, of which the compiler
+// then knows.
 template <bool kFixed>
-struct Side {
-  int kernel_, stride_, padding, dilation_, out;
+struct Steps {
+  int kernel_, stride_, dilation_;
 
-  explicit Side(const PoolSide& s)
+  explicit Steps(const PoolSide& s)
       : kernel_(static_cast<int>(s.kernel)),
         stride_(static_cast<int>(s.stride)),
-        padding(static_cast<int>(s.padding)),
-        dilation_(static_cast<int>(s.dilation)),
-        out(static_cast<int>(s.out)) {}
+        dilation_(static_cast<int>(s.dilation)) {}
+  FASTSEQ_HD int kernel() const { return kernel_; }
+  FASTSEQ_HD int stride() const { return stride_; }
+  FASTSEQ_HD int dilation() const { return dilation_; }
+};
+template <>
+struct Steps<true> {
+  explicit Steps(const PoolSide&) {}
+  static FASTSEQ_HD int kernel() { return 3; }
+  static FASTSEQ_HD int stride() { return 2; }
+  static FASTSEQ_HD int dilation() { return 1; }
+};
 
-  FASTSEQ_HD int kernel() const { return kFixed ? 3 : kernel_; }
-  FASTSEQ_HD int stride() const { return kFixed ? 2 : stride_; }
-  FASTSEQ_HD int dilation() const { return kFixed ? 1 : dilation_; }
+// PoolSide in 32 bits, for index arithmetic in every thread.
+template <bool kFixed>
+struct Side : Steps<kFixed> {
+  int padding, out;
+
+  explicit Side(const PoolSide& s)
+      : Steps<kFixed>(s), padding(static_cast<int>(s.padding)), out(static_cast<int>(s.out)) {}
+
+  using Steps<kFixed>::kernel;
+  using Steps<kFixed>::stride;
+  using Steps<kFixed>::dilation;
   FASTSEQ_HD int start(int o) const { return o * stride() - padding; }
   FASTSEQ_HD int first(int o) const {
     const int s = start(o);
@@ -126,6 +143,45 @@ FASTSEQ_DEVICE int first_place(const Window<kFixed>& window, int oh, int ow) {
   return window.h.first(oh) * window.w.kernel() + window.w.first(ow);
 }
 
+// A tensor of places, of windows that may have more than 256 of them. T: void, or const void.
+template <class T>
+struct AnyPlaces {
+  T* tensor;  // may be null
+  bool wide;  // of int32; else of bytes
+
+  FASTSEQ_DEVICE int get(int64_t i) const {
+    if (wide) return device::read(static_cast<const int32_t*>(tensor) + i);
+    return device::read(static_cast<const uint8_t*>(tensor) + i);
+  }
+  FASTSEQ_DEVICE void set(int64_t i, int place) const {
+    if (wide) {
+      device::store(static_cast<int32_t*>(tensor) + i, place);
+    } else {
+      device::store(static_cast<uint8_t*>(tensor) + i, place);
+    }
+  }
+};
+
+// V neighbours of a tensor of places; of AnyPlaces one.
+template <int V>
+FASTSEQ_DEVICE void read_places(const uint8_t* places, int64_t at, int (&out)[V]) {
+  device::read<V>(places + at, out);
+}
+template <int V>
+FASTSEQ_DEVICE void read_places(const AnyPlaces<const void>& places, int64_t at, int (&out)[V]) {
+  static_assert(V == 1);
+  out[0] = places.get(at);
+}
+template <int V>
+FASTSEQ_DEVICE void write_places(uint8_t* places, int64_t at, const int (&x)[V]) {
+  if (places) device::write<V>(places + at, x);
+}
+template <int V>
+FASTSEQ_DEVICE void write_places(const AnyPlaces<void>& places, int64_t at, const int (&x)[V]) {
+  static_assert(V == 1);
+  if (places.tensor) places.set(at, x[0]);
+}
+
 // The outputs that look at one input pixel, and the sum of the gradients of those that chose it.
 template <bool kFixed>
 class Gather {
@@ -140,8 +196,8 @@ class Gather {
         w1_(window.w.highest(w)) {}
 
   // V neighbouring channels (or one) whose outputs start at `base`, `stride` elements apart.
-  template <int V, class S, class O>
-  FASTSEQ_DEVICE void gradient(const S* grad_y, const O* offsets, int64_t base, int64_t stride,
+  template <int V, class S, class Places>
+  FASTSEQ_DEVICE void gradient(const S* grad_y, const Places& offsets, int64_t base, int64_t stride,
                                accumulate_t<S> (&g)[V]) const {
     FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) g[v] = 0;
     const auto add = [&](int oh, int ow) {
@@ -150,7 +206,7 @@ class Gather {
       const int place = i * window_.w.kernel() + j;
       const int64_t at = base + (static_cast<int64_t>(oh) * window_.w.out + ow) * stride;
       int chosen[V];
-      device::read<V>(offsets + at, chosen);
+      read_places<V>(offsets, at, chosen);
       if constexpr (V == 1) {
         if (chosen[0] == place) g[0] += device::read(grad_y + at);
       } else {

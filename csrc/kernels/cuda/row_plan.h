@@ -7,8 +7,10 @@
 namespace fastseq::cuda {
 
 // Columns and rows are counted in steps of the usual window: an output each, or two pixels.
-struct RowPlan {
+struct RowCuts {
   Cut columns, rows, channels;
+};
+struct RowPlan : RowCuts {
   int threads = 0;    // of a block; 0: no block has room
   int64_t bytes = 0;  // of shared memory
 

@@ -38,8 +38,8 @@ struct RowWalk {
   int64_t image;
   int column, columns, from, to, channel, channels;
 
-  // The plan cuts `width` columns and `height` steps. Groups of channels are neighbours.
-  FASTSEQ_DEVICE RowWalk(const Images& images, const RowPlan& plan, int width, int height,
+  // These cut `width` columns and `height` steps. Groups of channels are neighbours.
+  FASTSEQ_DEVICE RowWalk(const Images& images, const RowCuts& cuts, int width, int height,
                          int64_t block = device::block_index()) {
     int64_t rest = block;
     const auto next = [&](const Cut& cut) {
@@ -48,13 +48,13 @@ struct RowWalk {
       rest = above;
       return first;
     };
-    channel = next(plan.channels);
-    column = next(plan.columns);
-    from = next(plan.rows);
+    channel = next(cuts.channels);
+    column = next(cuts.columns);
+    from = next(cuts.rows);
     image = rest;
-    channels = at_most(plan.channels.size, static_cast<int>(images.channels) - channel);
-    columns = at_most(plan.columns.size, width - column);
-    to = at_most(from + plan.rows.size, height);
+    channels = at_most(cuts.channels.size, static_cast<int>(images.channels) - channel);
+    columns = at_most(cuts.columns.size, width - column);
+    to = at_most(from + cuts.rows.size, height);
   }
 };
 

@@ -21,13 +21,13 @@ struct StripWalk {
   int64_t image;
   int strip, from, to;
 
-  FASTSEQ_DEVICE StripWalk(const Images& images, const StripPlan& plan,
+  FASTSEQ_DEVICE StripWalk(const Images& images, const Strips& strips,
                            int64_t block = device::block_index()) {
-    const int64_t rest = device::divide(block, plan.strips);
-    strip = static_cast<int>(block - rest * plan.strips);
-    image = device::divide(rest, plan.channels.count);
-    from = static_cast<int>(rest - image * plan.channels.count) * plan.channels.size;
-    to = from + plan.channels.size;
+    const int64_t rest = device::divide(block, strips.count);
+    strip = static_cast<int>(block - rest * strips.count);
+    image = device::divide(rest, strips.channels.count);
+    from = static_cast<int>(rest - image * strips.channels.count) * strips.channels.size;
+    to = from + strips.channels.size;
     if (to > images.channels) to = static_cast<int>(images.channels);
   }
 };
@@ -135,10 +135,10 @@ class StripMover {
 
 // A block's strip in a tensor of the images' size.
 template <class T>
-FASTSEQ_DEVICE StripOf<T> strip_of(T* tensor, const Images& images, const StripPlan& plan,
+FASTSEQ_DEVICE StripOf<T> strip_of(T* tensor, const Images& images, const Strips& strips,
                                    const StripWalk& walk) {
-  const int64_t P = images.pixels(), first = static_cast<int64_t>(walk.strip) * plan.length;
-  const int64_t length = P - first < plan.length ? P - first : plan.length;
+  const int64_t P = images.pixels(), first = static_cast<int64_t>(walk.strip) * strips.length;
+  const int64_t length = P - first < strips.length ? P - first : strips.length;
   return {tensor, images.numel(), walk.image * images.channels * P + first, P,
           static_cast<int>(length)};
 }

@@ -14,16 +14,19 @@ struct Cut {
 };
 
 // Of an image a launch has the strips of its pixels times the cuts of its channels.
-struct StripPlan {
-  int length;   // pixels of a strip, at most
-  int strips;   // of a plane
-  int threads;  // of a block
+struct Strips {
+  int length;  // pixels of a strip, at most
+  int count;   // strips of a plane
   Cut channels;
-  int rows = 0;     // where strips are bands: rows of outputs that a band pools
-  int outputs = 0;  // of a pool that touch a strip, at most
+  int rows = 0;  // where strips are bands: rows of outputs that a band pools
+};
+// Count 0: strips do not serve.
+struct StripPlan : Strips {
+  int threads;  // of a block
+  int outputs;  // of a pool that touch a strip, at most
 
   int64_t blocks(const Images& images) const {
-    return images.batch * channels.count * static_cast<int64_t>(strips);
+    return images.batch * channels.count * static_cast<int64_t>(count);
   }
 };
 
@@ -66,68 +69,93 @@ int strip_threads(int length, int moves) {
          device::kWarp;
 }
 
-// Strips that cover a plane evenly, each thread moving `moves` vectors. `most`: pixels, at most.
+// Strips of at most so many pixels that cover a plane evenly, each thread moving `moves` vectors.
 template <int V>
-StripPlan even_strips(const Images& images, int moves, int64_t most, int64_t least_channels) {
-  const int64_t strips = divide_up(images.pixels(), most);
-  const auto length = static_cast<int>(divide_up(images.pixels(), strips));
-  return {length, static_cast<int>(strips), strip_threads<V>(length, moves),
-          cut(images.batch * strips, images.channels, least_channels)};
+StripPlan even_strips(const Images& images, int moves, int64_t most) {
+  StripPlan plan{};
+  const int64_t count = divide_up(images.pixels(), most);
+  plan.count = static_cast<int>(count);
+  plan.length = static_cast<int>(divide_up(images.pixels(), count));
+  plan.threads = strip_threads<V>(plan.length, moves);
+  return plan;
 }
+// That so many threads move.
 template <int V>
-constexpr int64_t most_pixels(int moves) {
-  return int64_t{moves} * device::kBlock - V + 1;
+constexpr int64_t most_pixels(int moves, int threads) {
+  return int64_t{moves} * threads - V + 1;
 }
 
 // For LRN over n channels.
 template <int V>
 StripPlan lrn_strips(const Images& images, int moves, int64_t n) {
-  return even_strips<V>(images, moves, most_pixels<V>(moves), 4 * n);
+  StripPlan plan = even_strips<V>(images, moves, most_pixels<V>(moves, device::kBlock));
+  plan.channels = cut(images.batch * plan.count, images.channels, 4 * n);
+  return plan;
 }
 
-// Strips whose pixels take their gradients from outputs of a pool, of which a thread moves
-// `gathers` vectors; no strips if a row of outputs is too long for that.
-template <int V>
-StripPlan gather_strips(const Images& images, const Window<true>& window, int moves,
-                        int64_t least_channels) {
-  for (int64_t most = most_pixels<V>(moves); most >= 64; most -= 32) {
-    StripPlan plan = even_strips<V>(images, moves, most, least_channels);
-    const int rows = (plan.length + window.width - 2) / window.width + 1;  // that a strip touches
-    const int output_rows = (rows - 1) / 2 + 2;
-    plan.outputs = (output_rows < window.h.out ? output_rows : window.h.out) * window.w.out;
-    const int threads = strip_threads<V>(plan.outputs, 1);
-    if (plan.threads < threads) plan.threads = threads;
-    if (plan.threads <= device::kBlock) return plan;
+// How strips that a pool looks at are chosen. Those of larger blocks share fewer rows with their
+// neighbours, but a multiprocessor has room for few such blocks: two of kThreads, of which the
+// kernel knows.
+struct PoolStrips {
+  int moves, threads;  // vectors of a thread; threads of a block, at most
+
+  // What all strips of a plane cost: the elements that they load, kEdge more of each for the
+  // sectors that it shares with others, four times, since that is what a launch takes its time for;
+  // and once those that the room they take could.
+  static constexpr int64_t kEdge = 16;
+  int64_t cost(int64_t loads, const StripPlan& plan) const {
+    const int room = 2 * threads, blocks = room / plan.threads;
+    return 4 * (loads + kEdge * plan.count) + int64_t{moves} * plan.count * (room / blocks);
   }
-  return {};
+};
+
+// Strips whose pixels take their gradients from outputs of a pool, of which a thread moves a vector
+// a stage; no strips if a row of outputs is too long for that.
+template <int V>
+StripPlan gather_strips(const Images& images, const Window<true>& window, const PoolStrips& kind,
+                        int64_t least_channels) {
+  StripPlan best{};
+  int64_t least = 0;
+  for (int64_t most = most_pixels<V>(kind.moves, kind.threads); most >= 64; most -= 32) {
+    StripPlan plan = even_strips<V>(images, kind.moves, most);
+    const int rows = (plan.length + window.width - 2) / window.width + 1;  // that a strip touches
+    plan.outputs = at_most((rows - 1) / 2 + 2, window.h.out) * window.w.out;
+    plan.threads = at_least(plan.threads, strip_threads<V>(plan.outputs, 1));
+    if (plan.threads > kind.threads) continue;
+    const int64_t cost = kind.cost(plan.count * int64_t{plan.length + plan.outputs}, plan);
+    if (best.count && cost > least) break;
+    least = cost;
+    best = plan;
+  }
+  best.channels = cut(images.batch * best.count, images.channels, least_channels);
+  return best;
 }
 
 // Bands: strips of whole rows, of which each pools some rows of outputs, a thread one output. The
-// height is the one that costs a plane least: what its bands load, rows of their neighbours
-// included, and what their threads could, idle ones included. No strips if even a row of outputs is
-// too much.
+// height is the one that costs a plane least. No strips if even a row of outputs is too much.
 template <int V>
-StripPlan choose_band(const Images& images, const Window<true>& window, int moves,
+StripPlan choose_band(const Images& images, const Window<true>& window, const PoolStrips& kind,
                       int64_t least_channels) {
   StripPlan best{};
   int64_t least = 0;
   for (int rows = 1; rows <= window.h.out; ++rows) {
     const int64_t length = static_cast<int64_t>(window.h.span(rows)) * window.width;
-    const int64_t outputs = static_cast<int64_t>(rows) * window.w.out;
-    if (length > most_pixels<V>(moves)) break;
+    if (length > most_pixels<V>(kind.moves, kind.threads)) break;
     StripPlan plan{};
     plan.length = static_cast<int>(length);
-    plan.strips = static_cast<int>(divide_up(window.h.out, rows));
-    plan.threads = strip_threads<V>(plan.length, moves);
+    plan.count = static_cast<int>(divide_up(window.h.out, rows));
     plan.rows = rows;
-    plan.outputs = static_cast<int>(outputs);
+    plan.outputs = rows * window.w.out;
+    plan.threads = strip_threads<V>(plan.length, kind.moves);
     if (V * vectors_for<V>(plan.outputs) > plan.threads) continue;
-    const int64_t cost = plan.strips * (length + int64_t{moves} * plan.threads);
-    if (best.strips && cost >= least) continue;
+    // Neighbours share a row.
+    const int64_t loads = int64_t{window.h.span(window.h.out) + plan.count - 1} * window.width;
+    const int64_t cost = kind.cost(loads, plan);
+    if (best.count && cost >= least) continue;
     least = cost;
     best = plan;
   }
-  best.channels = cut(images.batch * best.strips, images.channels, least_channels);
+  best.channels = cut(images.batch * best.count, images.channels, least_channels);
   return best;
 }
 

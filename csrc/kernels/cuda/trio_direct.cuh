@@ -7,17 +7,27 @@
 namespace fastseq::cuda {
 
 // For windows that no tile has room for: a thread is an output and normalizes what it looks at.
-template <class S, class O>
+template <class S>
+struct TrioDirectForward {
+  Images images;
+  const S* x;
+  S* y;
+  AnyPlaces<void> offsets;  // may be null
+  Norm<S, 0> norm;
+  Window<false> window;
+};
+
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-trio_direct_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window) {
+trio_direct_forward(TrioDirectForward<S> a) {
   using A = accumulate_t<S>;
   const Images& s = a.images;
+  const Window<false>& window = a.window;
   Images out = s;
   out.height = window.h.out;
   out.width = window.w.out;
   const int64_t i = device::thread();
   if (i >= out.numel()) return;
-  const S* const x = static_cast<const S*>(a.x);
   const Element e(out, i);
   const int oh = static_cast<int>(e.h), ow = static_cast<int>(e.w);
   Best<A> best{-INFINITY, first_place(window, oh, ow)};
@@ -27,17 +37,29 @@ trio_direct_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window)
     at.w = window.w.start(ow) + column;
     const int64_t j = at.image * s.channels * s.pixels() + at.channel * s.channel_stride() +
                       (at.h * s.width + at.w) * s.pixel_stride();
-    const A factor = norm.factor(direct_squares<false, Relu>(s, x, at, j, norm));
-    best.offer(device::round_to<S>(Math::relu(device::read(x + j)) * factor), place);
+    const A factor = a.norm.factor(direct_squares<false, Relu>(s, a.x, at, j, a.norm));
+    best.offer(device::round_to<S>(Math::relu(device::read(a.x + j)) * factor), place);
   });
-  device::store(static_cast<S*>(a.y) + i, best.value);
-  if (a.offsets) device::store(static_cast<O*>(a.offsets) + i, best.place);
+  device::store(a.y + i, best.value);
+  if (a.offsets.tensor) a.offsets.set(i, best.place);
 }
 
-template <class S, class O>
+template <class S>
+struct TrioDirectBackward {
+  Images images;
+  const S* grad_y;
+  AnyPlaces<const void> offsets;
+  const S* x;
+  S* grad_x;
+  Norm<S, 0> norm;
+  Window<false> window;
+};
+
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 3)
-trio_direct_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<false> window) {
-  direct_backward<S, false, Relu>(a, norm, chosen<S, O>(a, window));
+trio_direct_backward(TrioDirectBackward<S> a) {
+  direct_backward_any<false, Relu>(a,
+                                   Chosen<S, AnyPlaces<const void>>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

@@ -19,10 +19,24 @@ struct LastTile {
 };
 
 template <class S>
-FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window,
-                                 PoolTile tile, LastTile last) {
+struct TrioLastForward {
+  Images images;
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Norm<S, 0> norm;
+  Window<false> window;
+  PoolTile tile;
+  LastTile last;
+};
+
+template <class S>
+FASTSEQ_KERNEL trio_last_forward(TrioLastForward<S> a) {
   using A = accumulate_t<S>;
-  const int before = static_cast<int>(norm.before), after = static_cast<int>(norm.after);
+  const Window<false>& window = a.window;
+  const PoolTile& tile = a.tile;
+  const LastTile& last = a.last;
+  const int before = static_cast<int>(a.norm.before()), after = static_cast<int>(a.norm.after());
   const TileCorner corner(window, tile, last.groups, true);
   const int64_t C = a.images.channels, c0 = corner.part * last.group;
   const int me = device::thread_index(), threads = device::block_size(), inputs = tile.inputs();
@@ -36,7 +50,7 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<f
     pixels.set(p, inside ? static_cast<int64_t>(h) * window.width + w : -1);
   }
   device::sync();
-  const S* const x = static_cast<const S*>(a.x) + corner.image * C * a.images.pixels();
+  const S* const x = a.x + corner.image * C * a.images.pixels();
   const int p_step = threads / width, i_step = threads - p_step * width;
   for (int p = me / width, i = me - p * width; p < inputs;) {
     const int64_t pixel = pixels.get(p), c = c0 + i - before;
@@ -53,7 +67,7 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<f
     for (int u = 0; u < here; ++u) {
       A sum = 0;
       for (int j = 0; j <= before + after; ++j) sum = add_square(sum, xs.get(p * pitch + u + j));
-      const A y = xs.get(p * pitch + u + before) * norm.factor(sum);
+      const A y = xs.get(p * pitch + u + before) * a.norm.factor(sum);
       xs.set(p * pitch + u, device::round_to<S>(y));
     }
   }
@@ -67,8 +81,8 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<f
       continue;
     }
     index = (corner.image * window.outputs() + index) * C + c0 + u;
-    device::store(static_cast<S*>(a.y) + index, best.value);
-    if (a.offsets) device::store(static_cast<uint8_t*>(a.offsets) + index, best.place);
+    device::store(a.y + index, best.value);
+    if (a.offsets) device::store(a.offsets + index, best.place);
   }
 }
 
@@ -76,9 +90,21 @@ FASTSEQ_KERNEL trio_last_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<f
 constexpr int kLastRun = 2;
 
 template <class S>
+struct TrioLastBackward {
+  Images images;
+  const S* grad_y;
+  const uint8_t* offsets;
+  const S* x;
+  S* grad_x;
+  Norm<S, 0> norm;
+  Window<false> window;
+  bool in_line;  // all begin where 16 bytes do
+};
+
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 2)
-trio_last_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<false> window, bool in_line) {
-  last_backward<S, 0, kLastRun, Relu>(a, norm, chosen<S, uint8_t>(a, window), in_line);
+trio_last_backward(TrioLastBackward<S> a) {
+  last_backward_any<0, kLastRun, Relu>(a, Chosen<S, const uint8_t*>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

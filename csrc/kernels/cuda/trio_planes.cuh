@@ -10,76 +10,106 @@ namespace fastseq::cuda {
 // The usual window and size: a block's strip is a band of rows (strip.cuh). LRN leaves y where x
 // was in shared memory, and the pool finds it there.
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, device::kArchitecture / 100 == 12 ? 2 : 3)
-trio_strip_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, StripPlan plan) {
-  constexpr int K = kPack<S>, kAfter = (N - 1) / 2;
-  const StripWalk walk(a.images, plan);
+struct TrioStripForward {
+  // Which 80 registers are enough for; sm_120 needs up to 128, and has one such block at a time.
+  static constexpr bool kMore = device::kArchitecture / 100 == 12;
+  static constexpr int kThreads = kMore ? 512 : 384, kBlocks = kMore ? 1 : 2, kMoves = 4;
+  Images images;
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Norm<S, N> norm;
+  Window3 window;
+  Strips strips;
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL_FOR(TrioStripForward<S, N>)
+trio_strip_forward(TrioStripForward<S, N> a) {
+  constexpr int K = kPack<S>, kMoves = TrioStripForward<S, N>::kMoves, kAfter = (N - 1) / 2;
+  const StripWalk walk(a.images, a.strips);
   const ForwardStages<N> stages(walk, a.images);
-  const Band band(window, plan, walk);
-  const auto x = band_of(static_cast<const S*>(a.x), a.images, walk, band);
-  const auto of = [&](auto* tensor) {
-    return outputs_of(tensor, a.images, walk, window, band.first_output, band.outputs);
-  };
-  StripMover<const S, K, kBandMoves> in(x, stages.first + kAfter, 0);
-  const BandPool<S> out(window, band, of(static_cast<S*>(a.y)),
-                        of(static_cast<uint8_t*>(a.offsets)), stages.first,
-                        strip_bytes<S, K>(plan.length));
-  Ring<accumulate_t<S>, N> ring[kBandMoves];
+  const Band band(a.window, a.strips, walk);
+  const auto x = band_of(a.x, a.images, walk, band);
+  StripMover<const S, K, kMoves> in(x, stages.first + kAfter, 0);
+  const BandPool<S> out(a.images, a.window, walk, band, a.y, a.offsets, stages.first,
+                        strip_bytes<S, K>(a.strips.length));
+  Ring<accumulate_t<S>, N> ring[kMoves];
   in.fetch(stages.first + kAfter, stages.from, stages.to);
   for (int c = stages.first; c < walk.to; c += K) {
     in.put(c + kAfter, stages.from, stages.to);
     device::sync();
     in.fetch(c + K + kAfter, stages.from, stages.to);
-    normalize_stage<S, Relu>(in, x.length, norm, ring,
-                             [&](int k, int pixel, S value) { in.set(k, pixel, value); });
+    normalize_stage<S, Relu>(in, in, x.length, a.norm, ring);
     device::sync();
-    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) {
-      out.pool(k, [&](int i) { return device::widen(in.get(k, i)); });
-    }
+    FASTSEQ_UNROLL(1) for (int k = 0; k < K; ++k) out.pool(k, in);
     device::sync();
     out.store(c, walk.from, walk.to);
   }
 }
 
 template <class S, int N>
-FASTSEQ_KERNEL_OF(device::kBlock, 3)
-trio_strip_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, StripPlan plan) {
-  const StripWalk walk(a.images, plan);
-  const int64_t bytes = strip_bytes<S, kPack<S>>(plan.length);
-  auto gradient =
-      chosen_strip<S, kStripPixels>(a, window, plan, walk, strip_begin<N>(walk), 2 * bytes);
-  strip_backward<S, N, Relu>(a, norm, plan, walk, gradient, bytes);
+struct TrioStripBackward {
+  static constexpr int kThreads = 384, kBlocks = 2;
+  Images images;
+  const S* grad_y;
+  const uint8_t* offsets;
+  const S* x;
+  S* grad_x;
+  Norm<S, N> norm;
+  Window3 window;
+  Strips strips;
+};
+
+template <class S, int N>
+FASTSEQ_KERNEL_FOR(TrioStripBackward<S, N>)
+trio_strip_backward(TrioStripBackward<S, N> a) {
+  const StripWalk walk(a.images, a.strips);
+  const int64_t bytes = strip_bytes<S, kPack<S>>(a.strips.length);
+  auto gradient = chosen_strip<S, kStripPixels>(a, walk, strip_begin<N>(walk), 2 * bytes);
+  strip_backward_any<S, N, Relu>(a, walk, gradient, bytes);
 }
 
 // Any window, any size: a thread owns an input pixel of a tile and walks the channels, kStage of
 // them between two barriers. Two stages alternate in shared memory: while one is pooled, the next
 // is written.
-struct PlanesTile : PoolTile {
-  static constexpr int kThreads = 512, kBlocks = 2;
-};
 constexpr int kStage = 4;
 
 template <class S>
-FASTSEQ_KERNEL_FOR(PlanesTile)
-trio_planes_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window, PlanesTile tile,
-                    Chunks chunks) {
+struct TrioPlanesForward {
+  static constexpr int kThreads = 512, kBlocks = 2;
+  Images images;
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Norm<S, 0> norm;
+  Window<false> window;
+  PoolTile tile;
+  Chunks chunks;
+};
+
+template <class S>
+FASTSEQ_KERNEL_FOR(TrioPlanesForward<S>)
+trio_planes_forward(TrioPlanesForward<S> a) {
   using A = accumulate_t<S>;
-  const TileCorner corner(window, tile, chunks.count, false);
+  const Window<false>& window = a.window;
+  const PoolTile& tile = a.tile;
+  const TileCorner corner(window, tile, a.chunks.count, false);
   const int64_t C = a.images.channels, P = a.images.pixels();
-  const int64_t first = corner.part * chunks.size;
-  const int64_t last = smaller(first + chunks.size, C);
+  const int64_t first = corner.part * a.chunks.size;
+  const int64_t last = smaller(first + a.chunks.size, C);
   const int me = device::thread_index(), inputs = tile.inputs(), outputs = tile.outputs();
   const int row = me / tile.iw, h = corner.h + row, w = corner.w + me - row * tile.iw;
   const bool inside = me < inputs && h >= 0 && h < window.height && w >= 0 && w < window.width;
   const device::Shared<A> ys(0, 2 * kStage * inputs);
-  const S* const x = static_cast<const S*>(a.x) + corner.image * C * P +
-                     (inside ? static_cast<int64_t>(h) * window.width + w : 0);
+  const S* const x =
+      a.x + corner.image * C * P + (inside ? static_cast<int64_t>(h) * window.width + w : 0);
   int stage = 0;
   for (int64_t c = first; c < last; c += kStage, stage = kStage - stage) {
     if (inside) {
       for (int k = 0; k < kStage && c + k < last; ++k) {
-        const A sum = squares_at<Relu>(x, c + k, a.images, norm.before, norm.after);
-        const A y = Math::relu(device::read(x + (c + k) * P)) * norm.factor(sum);
+        const A sum = squares_at<Relu>(x, c + k, a.images, a.norm.before(), a.norm.after());
+        const A y = Math::relu(device::read(x + (c + k) * P)) * a.norm.factor(sum);
         ys.set((stage + k) * inputs + me, device::round_to<S>(y));
       }
     }
@@ -93,16 +123,28 @@ trio_planes_forward(Of<S, TrioForward> a, Norm<S, 0> norm, Window<false> window,
         continue;
       }
       index += (corner.image * C + c + k) * window.outputs();
-      device::store(static_cast<S*>(a.y) + index, best.value);
-      if (a.offsets) device::store(static_cast<uint8_t*>(a.offsets) + index, best.place);
+      device::store(a.y + index, best.value);
+      if (a.offsets) device::store(a.offsets + index, best.place);
     }
   }
 }
 
 template <class S>
+struct TrioPlanesBackward {
+  Images images;
+  const S* grad_y;
+  const uint8_t* offsets;
+  const S* x;
+  S* grad_x;
+  Norm<S, 0> norm;
+  Window<false> window;
+  Chunks chunks;
+};
+
+template <class S>
 FASTSEQ_KERNEL_OF(device::kBlock, 2)
-trio_planes_backward(Of<S, TrioBackward> a, Norm<S, 0> norm, Window<false> window, Chunks chunks) {
-  planes_backward_any<S, Relu>(a, norm, chunks, chosen<S, uint8_t>(a, window));
+trio_planes_backward(TrioPlanesBackward<S> a) {
+  planes_backward_any<Relu>(a, Chosen<S, const uint8_t*>{a.grad_y, a.offsets, a.window});
 }
 
 }  // namespace fastseq::cuda

@@ -15,16 +15,16 @@ constexpr int kTrioRowForwardBlocks = kHopper || device::kArchitecture / 100 == 
 constexpr int kTrioRowBackwardBlocks = kHopper ? 3 : 2;
 
 // Channels [c - N / 2, c + V + (N - 1) / 2) of a pixel in shared memory, zeros beyond the first and
-// the last of its C channels. Element i is channel c; f(x) is what becomes of an element.
-template <int V, int N, class T, class A, class F>
+// the last of its C channels, as Input reads them. Element i is channel c.
+template <int V, int N, class Input, class T, class A>
 FASTSEQ_DEVICE void channels_around(const device::Shared<T>& memory, int i, int c, int channels,
-                                    const F& f, A (&values)[V + N - 1]) {
+                                    A (&values)[V + N - 1]) {
   constexpr int kBefore = N / 2;
   if constexpr (V == 1) {
     FASTSEQ_UNROLL(N) for (int j = 0; j < N; ++j) {
       const int channel = c + j - kBefore;
       const bool inside = channel >= 0 && channel < channels;
-      values[j] = inside ? f(device::widen(memory.get(i + j - kBefore))) : A(0);
+      values[j] = inside ? Input::of(A(device::widen(memory.get(i + j - kBefore)))) : A(0);
     }
   } else {
     static_assert(N == 5 && V % 2 == 0);  // pairs on either side
@@ -32,10 +32,11 @@ FASTSEQ_DEVICE void channels_around(const device::Shared<T>& memory, int i, int 
     device::Pack<T, 2> left{}, right{};
     if (c > 0) left = memory.template pack<2>(i - 2);
     if (c + V < channels) right = memory.template pack<2>(i + V);
-    FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) values[2 + v] = f(device::widen(own.get(v)));
+    FASTSEQ_UNROLL(V)
+    for (int v = 0; v < V; ++v) values[2 + v] = Input::of(A(device::widen(own.get(v))));
     FASTSEQ_UNROLL(2) for (int v = 0; v < 2; ++v) {
-      values[v] = f(device::widen(left.get(v)));
-      values[V + 2 + v] = f(device::widen(right.get(v)));
+      values[v] = Input::of(A(device::widen(left.get(v))));
+      values[V + 2 + v] = Input::of(A(device::widen(right.get(v))));
     }
   }
 }
@@ -53,28 +54,33 @@ TileNeeds trio_rows_needs(int columns, int channels) {
   return needs;
 }
 
+template <class S, int N>
+struct TrioRowsForward {
+  Images images;
+  const S* x;
+  S* y;
+  uint8_t* offsets;  // may be null
+  Norm<S, N> norm;
+  Window3 window;
+  RowCuts cuts;
+};
+
 template <class S, int N, bool kFlat>
 FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowForwardBlocks)
-trio_rows_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
+trio_rows_forward(TrioRowsForward<S, N> a) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
-  const RowWalk walk(a.images, plan, window.w.out, window.h.out);
+  const Window3& window = a.window;
+  const RowWalk walk(a.images, a.cuts, window.w.out, window.h.out);
   const RowColumns columns(window, walk);
   const RowBand band(window, walk);
   const int first = window.h.start(walk.from), width = columns.last - columns.first;
   const int C = walk.channels, row = width * C;
   const int64_t bytes = row_bytes<S, kPack<S>, kFlat>(width, C);
   RowMover<const S, kPack<S>, kRowMoves<S>, 2, kFlat, false> in(
-      {static_cast<const S*>(a.x), a.images, walk, window.height, window.width, columns.first,
-       columns.last},
-      first, 0);
+      {a.x, a.images, walk, window.height, window.width, columns.first, columns.last}, first, 0);
   const device::Shared<S> ys(bytes, 2 * row);
-  const auto of = [&](auto* tensor) {
-    return RowsOf(tensor, a.images, walk, window.h.out, window.w.out, walk.column,
-                  walk.column + walk.columns);
-  };
-  RowPool<S, kFlat> out(window, walk, columns.first, of(static_cast<S*>(a.y)),
-                        of(static_cast<uint8_t*>(a.offsets)), 2 * bytes);
+  RowPool<S, kFlat> out(a.images, window, walk, columns.first, a.y, a.offsets, 2 * bytes);
   const int channel = device::thread_index() * V % C, step = device::block_size() * V % C;
   in.fetch(first, band.first, band.last);
   for (int o = walk.from; o <= walk.to; ++o) {
@@ -87,13 +93,11 @@ trio_rows_forward(Of<S, TrioForward> a, Norm<S, N> norm, Window3 window, RowPlan
          i += device::block_size() * V) {
       const int below = i >= row;
       A values[V + N - 1];
-      channels_around<V, N>(
-          in.memory(), in.at(h + below, i - below * row), c, C, [](A x) { return Math::relu(x); },
-          values);
+      channels_around<V, N, Relu>(in.memory(), in.at(h + below, i - below * row), c, C, values);
       device::Pack<S, V> y;
       FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
-        const A sum = sum_of<V, N>(values, v, [](A s, A x) { return add_square(s, x); });
-        y.set(v, device::narrow<S>(values[v + N / 2] * norm.factor(sum)));
+        const A sum = sum_of<V, N>(values, v, AddSquare{});
+        y.set(v, device::narrow<S>(values[v + N / 2] * a.norm.factor(sum)));
       }
       ys.set(i, y);
       c += step;
@@ -122,28 +126,41 @@ TileNeeds trio_quads_needs(int columns, int channels) {
   return needs;
 }
 
+template <class S, int N>
+struct TrioRowsBackward {
+  Images images;
+  const S* grad_y;
+  const uint8_t* offsets;
+  const S* x;
+  S* grad_x;
+  Norm<S, N> norm;
+  Window3 window;
+  RowCuts cuts;
+};
+
 template <class S, int N, bool kFlat>
 FASTSEQ_KERNEL_OF(device::kBlock, kTrioRowBackwardBlocks)
-trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPlan plan) {
+trio_rows_backward(TrioRowsBackward<S, N> a) {
   using A = accumulate_t<S>;
   constexpr int V = kRun<kFlat>;
-  const RowWalk walk(a.images, plan, pairs(window.w, window.width), pairs(window.h, window.height));
+  const Window3& window = a.window;
+  const RowWalk walk(a.images, a.cuts, pairs(window.w, window.width),
+                     pairs(window.h, window.height));
   const QuadColumns columns(window, walk);
   const int C = walk.channels, row = (columns.last - columns.first) * C;
   const int top = at_least(window.h.start(walk.from), 0);
   const int bottom = at_most(window.h.start(walk.to), window.height);
   const int64_t bytes = row_bytes<S, kPack<S>, kFlat>(columns.last - columns.first, C);
   const int64_t t_bytes = row_bytes<A, kPack<S>, kFlat>(columns.last - columns.first, C);
-  const auto of = [&](auto* tensor) {
-    return RowsOf(tensor, a.images, walk, window.height, window.width, columns.first, columns.last);
-  };
   const int first = window.h.start(walk.from);
   RowMover<const S, kPack<S>, QuadRows<S, kFlat>::kMoves, 2, kFlat, false> in(
-      of(static_cast<const S*>(a.x)), first, 0);
+      {a.x, a.images, walk, window.height, window.width, columns.first, columns.last}, first, 0);
   const device::Shared<A> ts(bytes, 2 * row);
-  const QuadRows<S, kFlat> out(of(static_cast<S*>(a.grad_x)), first, bytes + t_bytes);
-  auto gradient = quad_gradient<S, kFlat, false>(a, window, walk, columns,
-                                                 bytes + t_bytes + (kFlat ? bytes : 0));
+  const QuadRows<S, kFlat> out(
+      {a.grad_x, a.images, walk, window.height, window.width, columns.first, columns.last}, first,
+      bytes + t_bytes);
+  QuadGradient<S, kFlat, false> gradient(a.images, window, walk, columns, a.grad_y, a.offsets,
+                                         bytes + t_bytes + (kFlat ? bytes : 0));
   gradient.begin();
   in.fetch(first, top, bottom);
   for (int o = walk.from; o < walk.to; ++o) {
@@ -157,12 +174,11 @@ trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPl
       gradient.get(o, quad, g);
       for_quad(window, columns, C, o, quad, [&](int below, int right, int h, int i) {
         A values[V + N - 1];
-        channels_around<V, N>(
-            in.memory(), in.at(h, i), quad.channel, C, [](A x) { return Math::relu(x); }, values);
+        channels_around<V, N, Relu>(in.memory(), in.at(h, i), quad.channel, C, values);
         device::Pack<A, V> t;
         FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
           A p, q;
-          norm.factors(sum_of<V, N>(values, v, [](A s, A x) { return add_square(s, x); }), p, q);
+          a.norm.factors(sum_of<V, N>(values, v, AddSquare{}), p, q);
           t.set(v, g[below][right][v] * values[v + N / 2] * q);
           gp[below][right][v] = g[below][right][v] * p;
         }
@@ -175,13 +191,13 @@ trio_rows_backward(Of<S, TrioBackward> a, Norm<S, N> norm, Window3 window, RowPl
     const Quad<kFlat> quad(window, walk);  // anew: registers are few
     for_quad(window, columns, C, o, quad, [&](int below, int right, int h, int i) {
       A values[V + N - 1];
-      channels_around<V, N>(ts, (h - h0) * row + i, quad.channel, C, [](A t) { return t; }, values);
+      channels_around<V, N, Identity>(ts, (h - h0) * row + i, quad.channel, C, values);
       const auto x = in.template get<V>(h, i);
       device::Pack<S, V> dx;
       FASTSEQ_UNROLL(V) for (int v = 0; v < V; ++v) {
         const A x_v = Math::relu(A(device::widen(x.get(v))));
-        const A sum = sum_of<V, N>(values, v, [](A s, A t) { return s + t; });
-        const A value = norm.gradient(gp[below][right][v], x_v, sum);
+        const A sum = sum_of<V, N>(values, v, Add{});
+        const A value = a.norm.gradient(gp[below][right][v], x_v, sum);
         dx.set(v, device::narrow<S>(Relu::gradient(x_v, value)));
       }
       out.template write<V>(h, i, dx);

@@ -90,23 +90,34 @@ FASTSEQ_DEVICE bool pool_tile(const Window<kFixed>& window, const PoolTile& tile
   return true;
 }
 
-// The gradient of LRN's output, gathered through the pool.
-template <class S, class O, bool kFixed>
+// The gradient of LRN's output in one pixel's channels, gathered through the pool.
+template <class S, class Places>
+struct ChosenPixel {
+  const S* grad_y;
+  Places offsets;
+  Gather<false> gather;
+  int64_t first, outputs;  // of the image's first plane; of a plane
+
+  FASTSEQ_DEVICE accumulate_t<S> gradient(int64_t c) const {
+    accumulate_t<S> g[1];
+    gather.template gradient<1>(grad_y, offsets, first + c * outputs, 1, g);
+    return g[0];
+  }
+};
+
+// As Given of lrn_planes.cuh. Places: const uint8_t*, or AnyPlaces.
+template <class S, class Places>
 struct Chosen {
   const S* grad_y;
-  const O* offsets;
-  const Window<kFixed>& window;
+  Places offsets;
+  const Window<false>& window;
 
-  template <int V>
-  FASTSEQ_DEVICE auto at(const Images& images, int64_t image, int64_t pixel) const {
-    static_assert(V == 1);
-    const int64_t h = device::divide(pixel, window.width);
-    const Gather<kFixed> gather(window, static_cast<int>(h),
-                                static_cast<int>(pixel - h * window.width));
-    const int64_t outputs = window.outputs(), start = image * images.channels * outputs;
-    return [this, gather, outputs, start](int64_t c, accumulate_t<S>(&g)[1]) {
-      gather.template gradient<1>(grad_y, offsets, start + c * outputs, 1, g);
-    };
+  FASTSEQ_DEVICE ChosenPixel<S, Places> pixel(const Images& images, int64_t image,
+                                              int64_t p) const {
+    const int64_t h = device::divide(p, window.width), w = p - h * window.width;
+    const int64_t outputs = window.outputs();
+    return {grad_y, offsets, Gather<false>(window, static_cast<int>(h), static_cast<int>(w)),
+            image * images.channels * outputs, outputs};
   }
   // Neighbours of one pixel have neighbouring outputs.
   template <int V>
@@ -118,16 +129,11 @@ struct Chosen {
     const int64_t C = images.channels;
     const int64_t rest = device::divide(element, C), row = device::divide(rest, window.width);
     const int64_t image = device::divide(row, window.height);
-    const Gather<kFixed> gather(window, static_cast<int>(row - image * window.height),
-                                static_cast<int>(rest - row * window.width));
+    const Gather<false> gather(window, static_cast<int>(row - image * window.height),
+                               static_cast<int>(rest - row * window.width));
     const int64_t base = image * window.outputs() * C + element - rest * C;
     gather.template gradient<V>(grad_y, offsets, base, C, g);
   }
 };
-
-template <class S, class O, bool kFixed>
-FASTSEQ_DEVICE Chosen<S, O, kFixed> chosen(const TrioBackward& a, const Window<kFixed>& window) {
-  return {static_cast<const S*>(a.grad_y), static_cast<const O*>(a.offsets), window};
-}
 
 }  // namespace fastseq::cuda
