@@ -138,7 +138,9 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
   device::sync();
 
   for (int step = 0; step < at.steps; ++step) {
-    device::forget(at.way.number);  // which way it runs, where it starts: made anew each step
+    // Which way it runs, where its steps start, and places in tensors: made anew each step.
+    device::forget(at.way.number);
+    device::forget(at.unit);
     const int t = time(step), now = step % 2;
     float sums[kTiles][4] = {};
     FASTSEQ_UNROLL(8) for (int s = 0; s < kSteps; s += 2) {
