@@ -196,10 +196,10 @@ KERNELS_MAILBOX = [
         tests=(TOGETHER,),
     ),
     Mutant(
-        name="Mailbox: the second direction's rows are whole tiles behind the first one's",
+        name="Mailbox: both directions have the first one's states",
         file=BLOCK,
-        old="way.first() - before * kMailboxRows",
-        new="0",
+        old="me_.way.first() + tile",
+        new="tile",
         tests=(TOGETHER,),
     ),
     Mutant(
@@ -212,8 +212,8 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: the first direction's weights are packed twice",
         file=MAILBOX,
-        old="int64_t{of_all / blocks}",
-        new="int64_t{0}",
+        old="of_all / blocks",
+        new="0",
         tests=(TOGETHER,),
     ),
     Mutant(

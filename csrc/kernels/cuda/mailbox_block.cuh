@@ -8,16 +8,16 @@
 namespace fastseq::cuda {
 
 // Where this thread stands. A warp has all units of the block, and a slice of K. After the sums,
-// a cell is of one thread: unit and row of the tile. Groups of the second direction, and its tiles,
-// are counted on from those of the first.
+// a cell is of one thread: unit and row of the tile. Groups of the second direction come behind
+// those of the first, and so do the words of its tiles.
 template <class Shape>
 struct MailboxPlace {
   Direction way;
   int warp, lane, g, q;
   int unit;         // the block's first
-  int first, last;  // tiles of its group: [first, last)
-  int tiles;        // of all groups
-  int row0;         // row of the states that is the first one of tile 0
+  int first, last;  // tiles of its group, among those of the direction: [first, last)
+  int tiles;        // of all groups and directions
+  int before;       // of them, in front of those of the direction
   int pairs;        // of a tile
   int mine;         // of this warp, which begins with pair warp * kPairs
 
@@ -30,26 +30,26 @@ struct MailboxPlace {
     q = lane % 4;
     const int blocks = static_cast<int>(c.blocks), each = static_cast<int>(c.tiles);
     const int of_one = (static_cast<int>(seq.batch) + kMailboxRows - 1) / kMailboxRows;
-    const int before = way.number * of_one, end = before + of_one;  // tiles of the direction
     const int group = block / blocks - way.number * static_cast<int>(c.groups);
     unit = block % blocks * Shape::kUnits;
     tiles = static_cast<int>(seq.directions) * of_one;
-    first = before + group * each;
-    last = first + each < end ? first + each : end;
-    row0 = way.first() - before * kMailboxRows;
+    before = way.number * of_one;
+    first = group * each;
+    last = first + each < of_one ? first + each : of_one;
     pairs = static_cast<int>(Shape::pairs(hidden));
     const int rest = pairs - warp * Shape::kPairs;
     mine = rest < 0 ? 0 : rest < Shape::kPairs ? rest : Shape::kPairs;
   }
 
-  // Row i of a tile, as in tensors of states; and whether there is one.
-  FASTSEQ_DEVICE int row(int tile, int i) const { return tile * kMailboxRows + i + row0; }
-  FASTSEQ_DEVICE bool exists(int tile, int i) const { return row(tile, i) < way.end(); }
+  // Whether there is a row i of a tile.
+  FASTSEQ_DEVICE bool exists(int tile, int i) const {
+    return tile * kMailboxRows + i < static_cast<int>(way.seq.batch);
+  }
 
   FASTSEQ_DEVICE int slot_words() const { return tiles * pairs * Shape::kPairWords; }
   // The words that a step of the launch reads, of a tile. It fills those of the next slot.
   FASTSEQ_DEVICE uint32_t* slot(const MailboxChunk& c, int step, int tile) const {
-    return c.words + (step * tiles + tile) * (pairs * Shape::kPairWords);
+    return c.words + (step * tiles + before + tile) * (pairs * Shape::kPairWords);
   }
 };
 
@@ -77,8 +77,8 @@ class MailboxSteps {
     for (int tile = device::thread_index(); tile < me.last - me.first; tile += Shape::kThreads) {
       int longest = 0;
       FASTSEQ_UNROLL(8) for (int i = 0; i < kMailboxRows; ++i) {
-        const bool exists = me.exists(tile_ + tile, i);
-        const int length = exists ? me.way.length(me.row(tile_ + tile, i)) : 0;
+        const int row = (tile_ + tile) * kMailboxRows + i;
+        const int length = me.exists(tile_ + tile, i) ? me.way.seq.length(row) : 0;
         longest = longest < length ? length : longest;
         lengths_.set(tile * Shape::kLengths + i, length);
       }
@@ -137,9 +137,9 @@ struct MailboxCell {
 
   FASTSEQ_DEVICE void go_to(int tile) {
     const int thread = device::thread_index(), of_group = tile - me_.first;
-    row = me_.row(tile, in_tile);
+    row = me_.way.first() + tile * kMailboxRows + in_tile;
     mine = thread / Shape::kCells == of_group % Shape::kTeams;
-    exists = row < me_.way.end();
+    exists = me_.exists(tile, in_tile);
     inside = exists && unit < hidden_;
     place_ = of_group * Shape::kKept * Shape::kCells + thread % Shape::kCells;
   }
