@@ -198,8 +198,8 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: both directions have the first one's states",
         file=BLOCK,
-        old="me_.way.first() + tile",
-        new="tile",
+        old="me_.way.first() + tile * kMailboxRows",
+        new="tile * kMailboxRows",
         tests=(TOGETHER,),
     ),
     Mutant(
