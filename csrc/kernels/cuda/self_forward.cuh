@@ -138,9 +138,6 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
   device::sync();
 
   for (int step = 0; step < at.steps; ++step) {
-    // Which way it runs, where its steps start, and places in tensors: made anew each step.
-    device::forget(at.way.number);
-    device::forget(at.unit);
     const int t = time(step), now = step % 2;
     float sums[kTiles][4] = {};
     FASTSEQ_UNROLL(8) for (int s = 0; s < kSteps; s += 2) {
@@ -161,6 +158,7 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
       cut[i] = a.resets.after(at.way, t, at.row + i, at.lengths[i]);
     }
     const int64_t row = here;
+    device::forget(at.lengths[1]);  // which cells there are: found anew each step
     here = next;
     next = start(step + 2);
     fetch(step + 1, here);
