@@ -19,8 +19,11 @@ _Shape = Any  # of a tensor argument, or None
 
 
 def _loop(rows: int, weight_hh: _Shape, weight_hr: _Shape) -> int:
-    """The recurrent products of all rows of a sequence."""
-    return 2 * rows * (prod(weight_hh) + (prod(weight_hr) if weight_hr is not None else 0))
+    """The recurrent products of all rows of a sequence, by the weights of their direction."""
+    each: int = prod(weight_hh[-2:])
+    if weight_hr is not None:
+        each += prod(weight_hr[-2:])
+    return 2 * rows * each
 
 
 def layer(

@@ -164,12 +164,13 @@ def _with_room(library: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_int,
         ctypes.c_int64,
         ctypes.c_int64,
+        ctypes.c_int64,
     ]
     library.fastseq_persistent_room.restype = ctypes.c_int
     return library
 
 
-def persistent_room(cell: int, itemsize: int, hidden: int, batch: int) -> bool:
+def persistent_room(cell: int, itemsize: int, hidden: int, batch: int, directions: int) -> bool:
     """Whether the current CUDA device holds all blocks of such a layer's kernel at once.
 
     Args:
@@ -177,8 +178,9 @@ def persistent_room(cell: int, itemsize: int, hidden: int, batch: int) -> bool:
         itemsize: bytes of a number; those of 4 are multiplied as TF32.
         hidden: H, for which there is a kernel.
         batch: B.
+        directions: in one launch, 1 or 2.
     """
     library = _cuda_library()
     return library is not None and bool(
-        library.fastseq_persistent_room(cell, itemsize, hidden, batch)
+        library.fastseq_persistent_room(cell, itemsize, hidden, batch, directions)
     )

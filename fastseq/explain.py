@@ -8,6 +8,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastseq import _native
 from fastseq.functional import cuda_route, cuda_stack
+from fastseq.functional.bidirectional import masks_alone
+from fastseq.functional.cuda_route import Facts
 from fastseq.functional.lrn import DTYPES
 from fastseq.functional.options import PLAIN
 from fastseq.functional.prepare import autocast_dtype
@@ -134,10 +136,9 @@ def _explain_route(
         if route != cuda_route.PERSISTENT:
             how = "PyTorch's own operators step by step"
             return f"{how}, because of {with_}: {why}."
-        name = persistent.kernel(facts.cell, facts.dtype, facts.hidden)
         return (
-            f"the CUDA kernel '{name}', one launch for all steps of a layer in a direction, with "
-            f"{with_}, because {why}. Second derivatives go by PyTorch's own operators."
+            f"{_explain_launches(module, input, facts)}, with {with_}, because {why}. Second "
+            "derivatives go by PyTorch's own operators."
         )
     route, why = cuda_route.chosen(facts)
     if route == cuda_route.CUDNN:
@@ -146,12 +147,24 @@ def _explain_route(
             "step kernels."
         )
     if route == cuda_route.PERSISTENT:
-        name = persistent.kernel(facts.cell, facts.dtype, facts.hidden)
         return (
-            f"the CUDA kernel '{name}', one launch for all steps of a layer in "
-            f"a direction, because {why}. Second derivatives go by the CUDA step kernels."
+            f"{_explain_launches(module, input, facts)}, because {why}. Second derivatives go by "
+            "the CUDA step kernels."
         )
     return f"CUDA step kernels, one product and one cell kernel a step, because {why}."
+
+
+def _explain_launches(module: LSTM | GRU | RNN, input: Tensor, facts: Facts) -> str:
+    """What a launch of the persistent kernels makes."""
+    layer = facts.cell, facts.dtype, facts.hidden
+    what = f"the CUDA kernel '{persistent.kernel(*layer)}', one launch for all steps of a layer"
+    if facts.directions == 1:
+        return f"{what} in a direction"
+    alone = masks_alone(module._module_options(), module.training) and not facts.observed
+    if alone and persistent.room(input.device, *layer, facts.batch, directions=2):
+        return f"{what} in both directions"
+    why = "no room for both at once" if alone else "other options ask for one at a time"
+    return f"{what} in a direction ({why})"
 
 
 def _explain_plan(allowed: int, threads: int, batches: int, units: int) -> str:

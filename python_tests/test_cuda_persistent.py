@@ -37,7 +37,14 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """The route, where it can be; yields whether each loop that was asked for took it."""
     seen: list[bool] = []
     taken = persistent.taken
-    monkeypatch.setattr(persistent, "taken", lambda *args: seen.append(taken(*args)) or seen[-1])
+
+    def asked(*args: Any, directions: int = 1) -> bool:
+        made = taken(*args, directions=directions)
+        if made or directions == 1:  # without room for both, each is asked for next
+            seen.append(made)
+        return made
+
+    monkeypatch.setattr(persistent, "taken", asked)
     before = torch.backends.cudnn.rnn.fp32_precision
     torch.backends.cudnn.rnn.fp32_precision = "tf32"
     with fastseq.cuda_rnn("persistent"):

@@ -267,6 +267,22 @@ def test_explain_names_the_persistent_kernel(cudnn: Calls) -> None:
     assert not cudnn
 
 
+def test_explain_of_both_directions(cudnn: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one launch where there is room for both, and nothing else is asked for."""
+    x = numbers(5, 2, 3, dtype=torch.bfloat16)
+    options = {"bidirectional": True, "dtype": torch.bfloat16}
+    module = fastseq.LSTM(3, 512, **options)
+    assert "all steps of a layer in both directions, because" in fastseq.explain(module, x)
+    said = fastseq.explain(module, x, lengths=torch.tensor([5, 2]))
+    assert "all steps of a layer in both directions, with lengths, because" in said
+    dropping = fastseq.LSTM(3, 512, weight_dropout=0.5, **options)
+    assert "in a direction (other options ask for one at a time)" in fastseq.explain(dropping, x)
+    assert "in both directions" in fastseq.explain(dropping.eval(), x)
+    monkeypatch.setattr(persistent, "_room", lambda *layer: layer[-1] == 1)
+    assert "in a direction (no room for both at once), because" in fastseq.explain(module, x)
+    assert not cudnn
+
+
 def test_explain_of_lengths_and_resets(cudnn: Calls) -> None:
     """Which no route has but that of one launch."""
     module, x = fastseq.LSTM(3, 4, dtype=torch.bfloat16), torch.zeros(5, 2, 3).bfloat16()
@@ -343,7 +359,7 @@ def test_a_device_is_asked_for_room_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert persistent.room(device, Cell.GRU, torch.float64, 512, batch)
         assert persistent.room(device, Cell.GRU, torch.float16, 129, batch)
     assert persistent.room(device, Cell.GRU, torch.bfloat16, 129, 16)
-    assert asked == [(Cell.GRU, 2, 129, 8), (Cell.GRU, 2, 129, 16)]
+    assert asked == [(Cell.GRU, 2, 129, 8, 1), (Cell.GRU, 2, 129, 16, 1)]
     assert not persistent.room(device, Cell.GRU, torch.float32, 129, 16)
     monkeypatch.setattr(persistent, "capability", lambda device: T4)
     assert persistent.room(device, Cell.LSTM, torch.float16, 129, 8)

@@ -57,6 +57,9 @@ struct Sequence {
   // [B] steps of each row of a batch [T, B], in any order and on the device: CUDA's own way, by
   // which nothing waits for them. What is out of range counts as the nearest bound. Null: T.
   const int64_t* lengths = nullptr;
+  // 2: both directions of a layer in one call, on CUDA. The second one runs the other way, and all
+  // tensors of rows, states and weights have a dimension of 2 in front.
+  int64_t directions = 1;
 
   FASTSEQ_HD int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch; }
   FASTSEQ_HD int64_t offset(int64_t t) const { return offsets ? offsets[t] : t * batch; }

@@ -111,7 +111,7 @@ struct LayerBackwardCall {
                     const OptionalTensor& batch_sizes, int64_t code, bool reverse, int64_t wanted,
                     const OptionalTensor& lengths = std::nullopt)
       : time(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0, weight_hh,
-             weight_hr, batch_sizes, code, reverse, lengths, (wanted & kWantStates) != 0),
+             weight_hr, batch_sizes, code, reverse, lengths, 1, (wanted & kWantStates) != 0),
         input(x, weight_ih, time.sizes, time.steps, time.h0),
         args(time.args) {
     const Sizes& n = time.sizes;

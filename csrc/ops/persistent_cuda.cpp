@@ -19,7 +19,12 @@ struct Memory {
   Tensor mailbox;
 };
 
-// How long the rows of a padded batch are, and where their states are replaced: on its device.
+// Of both directions of a layer every tensor of rows, states and weights has a dimension of 2 in
+// front, and W_hh says whether there is one.
+int64_t directions_of(const Tensor& weight_hh) { return weight_hh.dim() == 3 ? 2 : 1; }
+
+// How long the rows of a padded batch are, and where their states are replaced: on its device, and
+// for both directions alike.
 class Masks {
  public:
   Masks(const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& reset_h,
@@ -46,10 +51,10 @@ class Masks {
       FASTSEQ_CHECK(!*t || (*t)->device() == like.device(),
                     "fastseq::recurrence: lengths and reset should be on the device of the input");
     }
-    if (reset_h_) check_shape(*reset_h_, {B, sizes.state}, like, "reset_h");
+    if (reset_h_) check_shape(*reset_h_, sizes.states(sizes.state), like, "reset_h");
     FASTSEQ_CHECK(!reset_c_ || args.cell == Cell::kLstm,
                   "fastseq::recurrence: reset_c belongs to LSTM");
-    if (reset_c_) check_shape(*reset_c_, {B, sizes.hidden}, like, "reset_c");
+    if (reset_c_) check_shape(*reset_c_, sizes.states(sizes.hidden), like, "reset_c");
     args.seq.lengths = static_cast<const int64_t*>(pointer(lengths_));
     args.extra.reset = static_cast<const bool*>(pointer(reset_));
     args.extra.reset_h = pointer(reset_h_);
@@ -74,12 +79,11 @@ void hand_on(Tensor& to, const OptionalTensor& from) {
 
 // The gradients of what replaced the states, which kernels add up in the sum type.
 struct ResetGradient {
-  ResetGradient(const Tensor& like, bool wanted, int64_t batch, int64_t width)
-      : made(new_tensor(like,
-                        wanted ? std::vector<int64_t>{batch, width} : std::vector<int64_t>{0})),
+  ResetGradient(const Tensor& like, bool wanted, const std::vector<int64_t>& shape)
+      : made(new_tensor(like, wanted ? shape : std::vector<int64_t>{0})),
         sum(made.scalar_type() == sum_type(like) || !wanted
                 ? made
-                : new_tensor(like, {batch, width}, sum_type(like))) {
+                : new_tensor(like, shape, sum_type(like))) {
     torch::stable::zero_(sum);
   }
   void* pointer() { return made.numel() ? sum.mutable_data_ptr() : nullptr; }
@@ -97,7 +101,8 @@ ForwardResult persistent(const Tensor& pre, const Tensor& h0, const OptionalTens
                          const OptionalTensor& lengths, const OptionalTensor& reset,
                          const OptionalTensor& reset_h, const OptionalTensor& reset_c, int64_t cell,
                          bool reverse, bool save) {
-  ForwardCall call(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save);
+  ForwardCall call(pre, h0, c0, weight_hh, bias_hn, weight_hr, batch_sizes, cell, reverse, save,
+                   directions_of(weight_hh));
   const Masks masks(lengths, reset, reset_h, reset_c);
   masks.join(call.args, call.sizes, call.pre);
   const OnDevice on(call.pre);
@@ -128,7 +133,8 @@ PersistentBackwardResult persistent_backward(
     const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& reset_h,
     const OptionalTensor& reset_c, int64_t cell, bool reverse) {
   BackwardCall call(grad_y, grad_h_n, grad_c_n, grad_gates, grad_cells, y, gates, cells, h0, c0,
-                    weight_hh, weight_hr, batch_sizes, cell, reverse);
+                    weight_hh, weight_hr, batch_sizes, cell, reverse, std::nullopt,
+                    directions_of(weight_hh));
   const Masks masks(lengths, reset, reset_h, reset_c);
   masks.join(call.args, call.sizes, call.y);
   const OnDevice on(call.y);
@@ -136,9 +142,9 @@ PersistentBackwardResult persistent_backward(
   cuda::PersistentPlan plan{};
   check(cuda::persistent_plan(dtype, call.args, plan));
   const Memory memory(call.y, plan);
-  const int64_t B = call.sizes.batch, H = call.sizes.hidden;
-  ResetGradient grad_reset_h(call.y, masks.replaces_h(), B, H);
-  ResetGradient grad_reset_c(call.y, masks.replaces_c(), B, H);
+  const std::vector<int64_t> states = call.sizes.states(call.sizes.hidden);
+  ResetGradient grad_reset_h(call.y, masks.replaces_h(), states);
+  ResetGradient grad_reset_c(call.y, masks.replaces_c(), states);
   call.args.grad_reset_h = grad_reset_h.pointer();
   call.args.grad_reset_c = grad_reset_c.pointer();
   if (lengths) {
@@ -158,14 +164,14 @@ PersistentBackwardResult persistent_backward(
 }  // namespace
 }  // namespace fastseq::ops
 
-// Whether the current device has room for the kernel of such layers; a plain function, which
-// neither a compiler nor a mode of dispatch follows. itemsize: bytes of a number, 2 or 4.
-extern "C" __attribute__((visibility("default"))) int fastseq_persistent_room(int cell,
-                                                                              int itemsize,
-                                                                              int64_t hidden,
-                                                                              int64_t batch) {
+// Whether the current device has room for the kernel of such layers, of so many directions at once;
+// a plain function, which neither a compiler nor a mode of dispatch follows. itemsize: bytes of a
+// number, 2 or 4.
+extern "C" __attribute__((visibility("default"))) int fastseq_persistent_room(
+    int cell, int itemsize, int64_t hidden, int64_t batch, int64_t directions) {
   const auto dtype = itemsize == 2 ? fastseq::DType::kHalf : fastseq::DType::kFloat;
-  return !fastseq::cuda::persistent_room(dtype, static_cast<fastseq::Cell>(cell), hidden, batch);
+  return !fastseq::cuda::persistent_room(dtype, static_cast<fastseq::Cell>(cell), hidden, batch,
+                                         directions);
 }
 
 #if defined(FASTSEQ_SIMT)

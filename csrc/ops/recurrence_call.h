@@ -27,6 +27,12 @@ inline void check_shape(const Tensor& t, const std::vector<int64_t>& shape, cons
                 " should be on the device of the input");
 }
 
+// Sizes of a tensor of both directions, which has a dimension of 2 in front, or of one alone.
+inline std::vector<int64_t> each(int64_t directions, std::vector<int64_t> shape) {
+  if (directions > 1) shape.insert(shape.begin(), directions);
+  return shape;
+}
+
 inline Tensor dense(const Tensor& t) {
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
@@ -40,16 +46,19 @@ struct Steps {
   std::vector<int64_t> batch_sizes, offsets, order;
   Sequence seq{};
 
-  // sizes: of a packed batch. lengths: of the rows of a padded one.
+  // sizes: of a packed batch. lengths: of the rows of a padded one. directions: of `rows`.
   Steps(const Tensor& rows, const OptionalTensor& sizes, int64_t batch, bool reverse,
-        const OptionalTensor& lengths = std::nullopt) {
+        const OptionalTensor& lengths = std::nullopt, int64_t directions = 1) {
     seq.batch = batch;
     seq.reverse = reverse;
+    seq.directions = directions;
+    const int64_t lead = directions - 1;  // dimensions in front
+    const char* const both = lead ? "2, " : "";
     if (!sizes) {
-      FASTSEQ_CHECK(rows.dim() == 3 && rows.size(1) == batch,
-                    "fastseq::recurrence: expected a tensor of shape [T, ", batch, ", ...], got ",
-                    shape_string(rows));
-      seq.steps = rows.size(0);
+      FASTSEQ_CHECK(rows.dim() == 3 + lead && rows.size(1 + lead) == batch,
+                    "fastseq::recurrence: expected a tensor of shape [", both, "T, ", batch,
+                    ", ...], got ", shape_string(rows));
+      seq.steps = rows.size(lead);
       if (lengths) sort_by(*lengths);
       return;
     }
@@ -69,20 +78,22 @@ struct Steps {
       before = n;
       offsets.push_back(offsets.back() + n);
     }
-    FASTSEQ_CHECK(rows.dim() == 2 && rows.size(0) == offsets.back(),
-                  "fastseq::recurrence: expected packed rows of shape [", offsets.back(),
+    FASTSEQ_CHECK(rows.dim() == 2 + lead && rows.size(lead) == offsets.back(),
+                  "fastseq::recurrence: expected packed rows of shape [", both, offsets.back(),
                   ", ...], the sum of batch_sizes, got ", shape_string(rows));
     seq.steps = static_cast<int64_t>(batch_sizes.size());
     seq.batch_sizes = batch_sizes.data();
     seq.offsets = offsets.data();
   }
 
-  // [T, B, n] or [N, n]
+  // [T, B, n] or [N, n], of each direction
   std::vector<int64_t> shape(int64_t n) const {
-    if (seq.offsets && !seq.order) return {seq.rows(), n};
-    return {seq.steps, seq.batch, n};
+    if (seq.offsets && !seq.order) return each(seq.directions, {seq.rows(), n});
+    return each(seq.directions, {seq.steps, seq.batch, n});
   }
-  int64_t rows_in_memory() const { return seq.order ? seq.steps * seq.batch : seq.rows(); }
+  int64_t rows_in_memory() const {
+    return seq.directions * (seq.order ? seq.steps * seq.batch : seq.rows());
+  }
 
  private:
   // Rows in the order of their lengths, longest first, so that those of a step are the first ones.
@@ -122,32 +133,38 @@ inline Cell checked_cell(int64_t code) {
 }
 
 struct Sizes {
-  int64_t batch, hidden, state, gates, cached;
+  int64_t batch, hidden, state, gates, cached, directions;
 
   Sizes(Cell cell, const Tensor& h0, const OptionalTensor& c0, const Tensor& weight_hh,
-        const OptionalTensor& weight_hr) {
-    FASTSEQ_CHECK(h0.dim() == 2 && weight_hh.dim() == 2,
-                  "fastseq::recurrence: h0 and weight_hh should be 2-D, got ", shape_string(h0),
-                  " and ", shape_string(weight_hh));
+        const OptionalTensor& weight_hr, int64_t of = 1)
+      : directions(of) {
+    const int64_t lead = directions - 1;
+    FASTSEQ_CHECK(h0.dim() == 2 + lead && weight_hh.dim() == 2 + lead,
+                  "fastseq::recurrence: h0 and weight_hh should be ", lead ? 3 : 2, "-D, got ",
+                  shape_string(h0), " and ", shape_string(weight_hh));
     gates = gates_of(cell);
     cached = cached_of(cell);
-    batch = h0.size(0);
-    state = h0.size(1);
-    hidden = weight_hh.size(0) / gates;
+    batch = h0.size(lead);
+    state = h0.size(1 + lead);
+    hidden = weight_hh.size(lead) / gates;
     FASTSEQ_CHECK(state > 0 && hidden > 0, "fastseq::recurrence: sizes should be positive");
-    check_shape(weight_hh, {gates * hidden, state}, h0, "weight_hh");
+    if (lead) check_shape(h0, states(state), h0, "h0");
+    check_shape(weight_hh, each(directions, {gates * hidden, state}), h0, "weight_hh");
     FASTSEQ_CHECK((cell == Cell::kLstm) == c0.has_value(),
                   "fastseq::recurrence: c0 belongs to LSTM, and LSTM needs it");
-    if (c0) check_shape(*c0, {batch, hidden}, h0, "c0");
+    if (c0) check_shape(*c0, states(hidden), h0, "c0");
     FASTSEQ_CHECK(!weight_hr || cell == Cell::kLstm,
                   "fastseq::recurrence: weight_hr belongs to LSTM");
     if (weight_hr) {
-      check_shape(*weight_hr, {state, hidden}, h0, "weight_hr");
+      check_shape(*weight_hr, each(directions, {state, hidden}), h0, "weight_hr");
     } else {
       FASTSEQ_CHECK(state == hidden, "fastseq::recurrence: without weight_hr, h0 should have ",
                     hidden, " columns, got ", state);
     }
   }
+
+  // [B, n], of each direction
+  std::vector<int64_t> states(int64_t n) const { return each(directions, {batch, n}); }
 };
 
 using ForwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -157,11 +174,11 @@ struct ForwardOutputs {
   Tensor y, h_n, c_n, gates, cells;
 
   ForwardOutputs(const Tensor& like, const Steps& steps, const Sizes& sizes, bool lstm, bool save) {
-    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    const int64_t H = sizes.hidden, R = sizes.state;
     const std::vector<int64_t> none{0};
     y = new_tensor(like, steps.shape(R));
-    h_n = new_tensor(like, {B, R});
-    c_n = new_tensor(like, lstm ? std::vector<int64_t>{B, H} : none);
+    h_n = new_tensor(like, sizes.states(R));
+    c_n = new_tensor(like, lstm ? sizes.states(H) : none);
     gates = new_internal(like, save && sizes.cached ? steps.shape(sizes.cached * H) : none);
     cells = new_internal(like, save && lstm ? steps.shape(H) : none, sum_type(like));
     if (like.is_cpu()) advise_huge_pages(y);
@@ -195,22 +212,22 @@ struct ForwardCall {
   ForwardCall(const Tensor& pre_, const Tensor& h0_, const OptionalTensor& c0_,
               const Tensor& weight_hh_, const OptionalTensor& bias_hn_,
               const OptionalTensor& weight_hr_, const OptionalTensor& batch_sizes, int64_t code,
-              bool reverse, bool save)
+              bool reverse, bool save, int64_t directions = 1)
       : pre(dense(pre_)),
         h0(dense(h0_)),
         weight_hh(dense(weight_hh_)),
         c0(dense(c0_)),
         bias_hn(dense(bias_hn_)),
         weight_hr(dense(weight_hr_)),
-        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
-        steps(pre, batch_sizes, sizes.batch, reverse),
+        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr, directions),
+        steps(pre, batch_sizes, sizes.batch, reverse, std::nullopt, directions),
         out(pre, steps, sizes, checked_cell(code) == Cell::kLstm, save) {
     const Cell cell = checked_cell(code);
     const int64_t H = sizes.hidden;
     check_shape(pre, steps.shape(sizes.gates * H), h0, "pre");
     if (bias_hn) {
       FASTSEQ_CHECK(cell == Cell::kGru, "fastseq::recurrence: bias_hn belongs to GRU");
-      check_shape(*bias_hn, {H}, h0, "bias_hn");
+      check_shape(*bias_hn, each(directions, {H}), h0, "bias_hn");
     }
     args.cell = cell;
     args.seq = steps.seq;
@@ -243,7 +260,8 @@ struct BackwardCall {
                const Tensor& cells_, const Tensor& h0_, const OptionalTensor& c0_,
                const Tensor& weight_hh_, const OptionalTensor& weight_hr_,
                const OptionalTensor& batch_sizes, int64_t code, bool reverse,
-               const OptionalTensor& lengths = std::nullopt, bool wants_states = true)
+               const OptionalTensor& lengths = std::nullopt, int64_t directions = 1,
+               bool wants_states = true)
       : grad_y(dense(grad_y_)),
         grad_h_n(dense(grad_h_n_)),
         grad_c_n(dense(grad_c_n_)),
@@ -256,19 +274,19 @@ struct BackwardCall {
         weight_hh(dense(weight_hh_)),
         c0(dense(c0_)),
         weight_hr(dense(weight_hr_)),
-        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr),
-        steps(y, batch_sizes, sizes.batch, reverse, lengths) {
+        sizes(checked_cell(code), h0, c0, weight_hh, weight_hr, directions),
+        steps(y, batch_sizes, sizes.batch, reverse, lengths, directions) {
     const Cell cell = checked_cell(code);
-    const int64_t H = sizes.hidden, B = sizes.batch, R = sizes.state;
+    const int64_t H = sizes.hidden, R = sizes.state;
     const bool lstm = cell == Cell::kLstm;
     check_shape(y, steps.shape(R), h0, "y");
     if (sizes.cached) check_shape(gates, steps.shape(sizes.cached * H), h0, "gates");
     if (lstm) check_cells(cells, "cells");
     if (grad_y) check_shape(*grad_y, steps.shape(R), h0, "grad_y");
-    if (grad_h_n) check_shape(*grad_h_n, {B, R}, h0, "grad_h_n");
+    if (grad_h_n) check_shape(*grad_h_n, sizes.states(R), h0, "grad_h_n");
     if (!lstm) grad_c_n = grad_cells = std::nullopt;
     if (!sizes.cached) grad_gates = std::nullopt;
-    if (grad_c_n) check_shape(*grad_c_n, {B, H}, h0, "grad_c_n");
+    if (grad_c_n) check_shape(*grad_c_n, sizes.states(H), h0, "grad_c_n");
     if (grad_gates) check_shape(*grad_gates, steps.shape(sizes.cached * H), h0, "grad_gates");
     if (grad_cells) check_cells(*grad_cells, "grad_cells");
 
@@ -278,7 +296,7 @@ struct BackwardCall {
     grad_pre = new_internal(y, steps.shape(sizes.gates * H));
     grad_aux = new_internal(y, aux);
     const auto make = [&](bool yes, int64_t width) {
-      return new_tensor(y, yes ? std::vector<int64_t>{B, width} : std::vector<int64_t>{0});
+      return new_tensor(y, yes ? sizes.states(width) : std::vector<int64_t>{0});
     };
     grad_h0 = make(wants_states, R);
     grad_c0 = make(wants_states && lstm, H);

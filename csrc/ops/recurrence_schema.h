@@ -33,6 +33,8 @@ constexpr const char* kRecurrenceBackwardSchema =
 // and grad_cells, and for what cuda/persistent.h has kernels for; the rest is refused in words.
 // Without batch_sizes, rows may have lengths [B] int64, on the device, and resets, as those of
 // extended_layer; beyond a length y and cells are zeros, and so are grad_pre and grad_aux.
+// Both directions of a layer go in one launch where every tensor but batch_sizes, lengths and reset
+// has a dimension of 2 in front (weight_hh [2, G*H, H]): the second one runs the other way.
 constexpr const char* kPersistentSchema =
     "recurrence_persistent(Tensor pre, Tensor h0, Tensor? c0, Tensor weight_hh, Tensor? bias_hn, "
     "Tensor? weight_hr, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? reset_h, "

@@ -2,6 +2,7 @@
 
 from fastseq.autograd import layer_vmap as layer_vmap  # registers its rules
 from fastseq.autograd._op import below_autograd, direct, forward_mode, overwritten, wants_graph
+from fastseq.autograd.bidirectional import Bidirectional, bidirectional
 from fastseq.autograd.cudnn import Shape, lay_out, whole_stack
 from fastseq.autograd.extended_layer import (
     ExtendedLayer,
@@ -20,6 +21,7 @@ from fastseq.autograd.pool import MaxPool2d, MaxPool2dBackward, max_pool2d
 from fastseq.autograd.trio import ReLULRNMaxPool2d, ReLULRNMaxPool2dBackward, relu_lrn_max_pool2d
 
 __all__ = [
+    "Bidirectional",
     "ExtendedLayer",
     "ExtendedLayerBackward",
     "Layer",
@@ -33,6 +35,7 @@ __all__ = [
     "ReLULRNMaxPool2dBackward",
     "Shape",
     "below_autograd",
+    "bidirectional",
     "direct",
     "extended_layer",
     "forward_mode",

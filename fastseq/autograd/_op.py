@@ -76,6 +76,12 @@ def _refuse_old_onnx() -> None:
         )
 
 
+def as_torch_says(error: RuntimeError) -> None:
+    """Raise what torch would, where that is another type: the stable ABI lets this one through."""
+    if "CUDA out of memory" in str(error):
+        raise torch.OutOfMemoryError(str(error)) from None
+
+
 class Op:
     """An op of ``torch.ops.fastseq`` with derivatives of every order and mode.
 
@@ -109,9 +115,8 @@ class Op:
                 return self.apply(*args)
             with below_autograd():
                 return self.op(*args)
-        except RuntimeError as error:  # all that the stable ABI lets through of torch's own
-            if "CUDA out of memory" in str(error):
-                raise torch.OutOfMemoryError(str(error)) from None
+        except RuntimeError as error:
+            as_torch_says(error)
             raise
 
     def _kernel(self, *args: Any) -> Any:

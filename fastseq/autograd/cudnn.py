@@ -124,7 +124,7 @@ class Gathered(torch.autograd.Function):
         return (None, *grads)
 
 
-def _batched(grads: tuple[Tensor | None, ...]) -> bool:
+def batched(grads: tuple[Tensor | None, ...]) -> bool:
     """Whether gradients come many at a time: by torch.func, or by ``is_grads_batched``."""
     return _transforming() or any(g is not None and _is_batched(g) for g in grads)
 
@@ -161,7 +161,7 @@ class TwiceDifferentiable(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Send gradients to torch's node, or make those of the inputs here."""
         need = ctx.needs_input_grad[2 + ctx.count :]
-        if not (torch.is_grad_enabled() or _batched(grads)):
+        if not (torch.is_grad_enabled() or batched(grads)):
             return (None, None, *grads, *(None for _ in need))
         found: list[Tensor | None] = [None] * len(need)
         given = [g for g in grads if g is not None]

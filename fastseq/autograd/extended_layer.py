@@ -6,6 +6,7 @@ from the inputs: slow, and true for every combination of lengths, resets, masks 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from fastseq.autograd._op import Op, below_autograd, forward_mode
 from fastseq.autograd.layer import wanted_by
 from fastseq.ops import KERNEL_DEVICES, Cell, Extras, routes
 from fastseq.ops.extended_layer_cuda import has_kernels
-from fastseq.ops.persistent import Masks
+from fastseq.ops.persistent import Masks, both, part
 from fastseq.ops.recurrence import _sum_type
 from fastseq.reference.extended_layer import EXTRAS, RESULTS, TENSORS
 
@@ -65,14 +66,14 @@ class ExtendedLayer(torch.autograd.Function):
             grad_c_n = grad_cells = None
         token = routes.resume(ctx.route)
         try:
-            # The formula of the gradients is itself a vjp, which a transform that is at work on an
-            # op cannot begin: here, before the op is called, it can.
-            formula = forward_mode() or not _differentiates(ctx, tensors, grad_cells)
-            run = reference.extended_layer_backward if formula else extended_layer_backward
-            made = run(
-                grad_y, grad_h_n, grad_c_n, grad_cells, y, gates, cells, products, *tensors,
-                ctx.epsilon, ctx.cell, ctx.reverse, wanted_by(need),
-            )  # fmt: skip
+            made = back(
+                [grad_y, grad_h_n, grad_c_n, grad_cells],
+                [y, gates, cells, products],
+                [*tensors, ctx.epsilon],
+                ctx.cell,
+                ctx.reverse,
+                wanted_by(need),
+            )
         finally:
             routes.leave(token)
         found: list[Tensor | None] = [None] * COUNT
@@ -82,14 +83,40 @@ class ExtendedLayer(torch.autograd.Function):
         return tuple(found)
 
 
-def _differentiates(ctx: Any, tensors: list[Any], grad_cells: Tensor | None) -> bool:
+def back(
+    grads: list[Tensor | None],
+    saved: list[Tensor],
+    layer: list[Any],
+    cell: int,
+    reverse: bool,
+    wanted: int,
+) -> tuple[Tensor, ...]:
+    """What ``extended_layer_backward`` returns, by kernels where there are some.
+
+    Args:
+        grads: of y, h_n, c_n and cells.
+        saved: y, gates, cells, products.
+        layer: the tensors that it was called with, and epsilon.
+        cell: a ``Cell``.
+        reverse: as given.
+        wanted: of ``Wanted``.
+    """
+    # The formula of the gradients is itself a vjp, which a transform that is at work on an op
+    # cannot begin: here, before the op is called, it can.
+    formula = forward_mode() or not _differentiates(cell, layer, grads[3])
+    run = reference.extended_layer_backward if formula else extended_layer_backward
+    made: tuple[Tensor, ...] = run(*grads, *saved, *layer, cell, reverse, wanted)
+    return made
+
+
+def _differentiates(cell: int, layer: list[Any], grad_cells: Tensor | None) -> bool:
     """Whether there are kernels for backward where the layer is, here and now."""
-    x, h0, weight_hh, weight_hr = tensors[0], tensors[1], tensors[4], tensors[7]
+    x, h0, weight_hh, weight_hr = layer[0], layer[1], layer[4], layer[7]
     if x.device.type in KERNEL_DEVICES:
         return True
-    extras = Extras._make([*tensors[EXTRAS], ctx.epsilon])
+    extras = Extras._make(layer[EXTRAS.start :])
     # Those of CUDA do not take gradients of the cell states of all steps.
-    return grad_cells is None and has_kernels(Cell(ctx.cell), x, h0, weight_hh, weight_hr, extras)
+    return grad_cells is None and has_kernels(Cell(cell), x, h0, weight_hh, weight_hr, extras)
 
 
 class ExtendedLayerBackward(torch.autograd.Function):
@@ -159,6 +186,9 @@ def _loop_formula(
     *rest: Any,
 ) -> tuple[Tensor, ...]:
     *masks, cell, reverse, save = rest
+    if weight_hh.dim() == 3:
+        own = (pre, h0, c0, weight_hh, bias_hn, weight_hr)
+        return _of_both(_loop_formula, own, batch_sizes, *rest)
     layer: Any = [pre, h0, c0, None, weight_hh, None, bias_hn, weight_hr, batch_sizes]
     layer += [Extras(*masks), cell, reverse, save]
     made = reference.extended_layer(*layer)
@@ -167,6 +197,8 @@ def _loop_formula(
 
 def _loop_backward_formula(*args: Any) -> tuple[Tensor, ...]:
     masks, (cell, reverse) = Masks(*args[-6:-2]), args[-2:]
+    if args[10].dim() == 3:
+        return _of_both(_loop_backward_formula, args[:12], *args[12:])
     if masks.lengths is not None or masks.reset is not None:
         raise RuntimeError(
             "fastseq::recurrence_persistent_backward has no derivatives with lengths or resets; "
@@ -175,6 +207,28 @@ def _loop_backward_formula(*args: Any) -> tuple[Tensor, ...]:
     plain: Any = [*args[:-6], cell, reverse]
     none = args[5].new_empty(0)
     return *reference.recurrence_backward(*plain), none, none
+
+
+def _of_both(
+    formula: Callable[..., tuple[Tensor, ...]],
+    own: tuple[Tensor | None, ...],
+    batch_sizes: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    """A formula of one direction for tensors of both, with a dimension of 2 in front."""
+    masks, (cell, reverse, *save) = Masks(*rest[:4]), rest[4:]
+    one, two = (
+        formula(
+            *(part(t, number) for t in own),
+            batch_sizes,
+            *masks.of(number),
+            cell,
+            reverse != bool(number),
+            *save,
+        )
+        for number in (0, 1)
+    )
+    return tuple(both(a, b) for a, b in zip(one, two, strict=True))
 
 
 persistent = Op("recurrence_persistent", None, _loop_formula)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from fastseq import autograd, reference
 from fastseq.autograd import direct, wants_graph
 from fastseq.functional import cuda_stack
+from fastseq.functional.bidirectional import in_one_launch
 from fastseq.functional.options import PLAIN, Options, extras, normed_input
 from fastseq.functional.prepare import NATIVE, autocast, autocast_dtype, prepared, type_name
 from fastseq.ops import KERNEL_DEVICES, Cell, Extras
@@ -210,12 +211,20 @@ def _by_layers(
     cells: list[Tensor] = []
     x = input
     for layer in range(num_layers):
-        outputs = []
+        outputs: list[Tensor] = []
         cells = []
-        for direction in range(directions):
+        own = [
+            params[i * each : (i + 1) * each]
+            for i in range(layer * directions, (layer + 1) * directions)
+        ]
+        if directions == 2:
+            both = (has_biases, batch_sizes, options, layer, train)
+            made = in_one_launch(cell, x, states, own, *both)
+            for results, of_both in zip((outputs, h_n, c_n), made, strict=False):
+                results += of_both
+        for direction in range(len(outputs), directions):
             i = layer * directions + direction
-            own = params[i * each : (i + 1) * each]
-            args = (cell, x, h0[i], c0[i], own, has_biases, batch_sizes, direction == 1)
+            args = (cell, x, h0[i], c0[i], own[direction], has_biases, batch_sizes, direction == 1)
             if options is PLAIN:
                 y, h, c, c_all = _layer(*args)
             elif casting:  # the dtypes are chosen; a layer norm within would choose its own

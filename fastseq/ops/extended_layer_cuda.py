@@ -7,6 +7,7 @@ layer (``fastseq.reference``), and so they do for every other option.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,16 +132,15 @@ def extended_layer_backward(
             )
         )
         if masks.lengths is not None and wanted & Wanted.WEIGHT_IH:
-            x = x.where(_before(x, masks.lengths), 0)  # what lies beyond a length may be anything
-        read: list[Tensor] = []  # h' of all steps, once it is needed
-
-        def recurrent(side: Tensor) -> Tensor:
-            if not read:
-                read.append(rows(states_before(y, h0, masks, reverse)))
-            return rows(side).t() @ read[0]
-
+            x = x.where(within(x, masks.lengths), 0)  # what lies beyond a length may be anything
         grad_x, grad_w, grad_u, grad_b, grad_d = gradients(
-            kind, made.grad_pre, made.grad_aux, x, weight_ih, recurrent, wanted
+            kind,
+            made.grad_pre,
+            made.grad_aux,
+            x,
+            weight_ih,
+            recurrent_product(y, h0, masks, reverse),
+            wanted,
         )
     states = wanted & Wanted.STATES
     return ExtendedBackward(
@@ -160,10 +160,24 @@ def extended_layer_backward(
     )
 
 
-def _before(x: Tensor, lengths: Tensor, ahead: int = 0) -> Tensor:
+def within(x: Tensor, lengths: Tensor, ahead: int = 0) -> Tensor:
     """Whether the step ``ahead`` of each lies within the length of its row: (T, B, 1)."""
     steps = torch.arange(ahead, x.shape[0] + ahead, device=x.device)
     return (steps.unsqueeze(-1) < lengths).unsqueeze(-1)
+
+
+def recurrent_product(
+    y: Tensor, h0: Tensor, masks: Masks, reverse: bool
+) -> Callable[[Tensor], Tensor]:
+    """The sum of a gradient of ``W_hh h'`` times the states h' that it was made of."""
+    read: list[Tensor] = []  # h' of all steps, once it is needed
+
+    def product(side: Tensor) -> Tensor:
+        if not read:
+            read.append(rows(states_before(y, h0, masks, reverse)))
+        return rows(side).t() @ read[0]
+
+    return product
 
 
 def states_before(y: Tensor, h0: Tensor, masks: Masks, reverse: bool) -> Tensor:
@@ -182,14 +196,14 @@ def states_before(y: Tensor, h0: Tensor, masks: Masks, reverse: bool) -> Tensor:
     else:
         before = torch.cat([y[1:], edge])
         if lengths is not None:
-            before = before.where(_before(y, lengths, 1), h0)
+            before = before.where(within(y, lengths, 1), h0)
     if reset is None:
         return before
     marks = reset.unsqueeze(-1)
     if reverse:  # a mark stands between its step and the one before it in time
         marks = torch.cat([marks[1:], torch.zeros_like(marks[:1])])
         if lengths is not None:
-            marks = marks & _before(y, lengths, 1)
+            marks = marks & within(y, lengths, 1)
     return torch.where(marks, torch.zeros_like(h0) if reset_h is None else reset_h, before)
 
 

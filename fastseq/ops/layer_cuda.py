@@ -107,7 +107,7 @@ def layer_backward(
             grad_aux,
             x,
             weight_ih,
-            lambda side: _recurrent_product(side, y, h0, batch_sizes, reverse),
+            lambda side: recurrent_product(side, y, h0, batch_sizes, reverse),
             wanted,
         )
         if wanted & Wanted.WEIGHT_HR and weight_hr is not None:
@@ -162,7 +162,7 @@ def rows(x: Tensor) -> Tensor:
     return x.flatten(0, -2)
 
 
-def _recurrent_product(
+def recurrent_product(
     grad: Tensor, y: Tensor, h0: Tensor, batch_sizes: Tensor | None, reverse: bool
 ) -> Tensor:
     """Sum over rows of the gradient of ``W_hh h'`` times the state h' that it was multiplied by."""

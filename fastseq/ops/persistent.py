@@ -43,19 +43,29 @@ def capability(device: torch.device) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _room(device: torch.device, cell: Cell, itemsize: int, hidden: int, tiles: int) -> bool:
+def _room(
+    device: torch.device, cell: Cell, itemsize: int, hidden: int, tiles: int, directions: int
+) -> bool:
     with torch.cuda.device(device):
-        return _native.persistent_room(cell, itemsize, hidden, tiles * TILE)
+        return _native.persistent_room(cell, itemsize, hidden, tiles * TILE, directions)
 
 
-def room(device: torch.device, cell: Cell, dtype: torch.dtype, hidden: int, batch: int) -> bool:
+def room(
+    device: torch.device,
+    cell: Cell,
+    dtype: torch.dtype,
+    hidden: int,
+    batch: int,
+    directions: int = 1,
+) -> bool:
     """Whether the device holds at once, forward and backward, all blocks that wait for each other.
 
-    Those of the mailbox do. Where there is no such kernel for a layer, no room is wanted.
+    Those of the mailbox do, in each of the ``directions`` of a launch. Where there is no such
+    kernel for a layer, no room is wanted.
     """
     if not batch or capability(device) < (8, 0) or kernel(cell, dtype, hidden) != "mailbox":
         return True
-    return _room(device, cell, dtype.itemsize, hidden, -(-batch // TILE))
+    return _room(device, cell, dtype.itemsize, hidden, -(-batch // TILE), directions)
 
 
 # Of a ``Loop``, and of the planner's ``Facts``, which name these the same.
@@ -89,6 +99,16 @@ SLOW = (
 )
 
 
+def part(t: Tensor | None, direction: int) -> Tensor | None:
+    """A direction's, of a tensor of both, (2, ...); empty ones are of no direction."""
+    return t if t is None or t.dim() == 1 else t[direction]
+
+
+def both(one: Tensor, two: Tensor) -> Tensor:
+    """A tensor of both directions, (2, ...); of empty ones an empty one."""
+    return torch.stack([one, two]) if one.dim() > 1 else one
+
+
 class Masks(NamedTuple):
     """What the loops take beside a padded batch; ``None``: they do not."""
 
@@ -96,6 +116,10 @@ class Masks(NamedTuple):
     reset: Tensor | None = None  # (T, B) bool: the state is replaced before this step ...
     reset_h: Tensor | None = None  # (B, H) ... by this, or by zeros
     reset_c: Tensor | None = None  # (B, H); LSTM
+
+    def of(self, direction: int) -> Masks:
+        """Those of a direction, of ``reset_h`` and ``reset_c`` that are of both: (2, B, H)."""
+        return Masks(self.lengths, self.reset, *(part(t, direction) for t in self[2:]))
 
 
 PLAIN = Masks()
@@ -139,19 +163,27 @@ def considered() -> bool:
     return route == PERSISTENT or (route == AUTO and SEEN_ON_A_GPU)
 
 
-def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tensor | None) -> bool:
+def taken(
+    cell: Cell,
+    x: Tensor,
+    h0: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    directions: int = 1,
+) -> bool:
     """Whether the time loop of a layer runs in one launch, by the rules and by what is forced.
 
     Args:
         cell: which.
         x: the layer's input, (T, B, I) or packed rows (N, I).
-        h0: (B, R).
-        weight_hh: (G*H, R).
+        h0: (B, R), or that of each direction, (2, B, R).
+        weight_hh: (G*H, R), of one direction.
         weight_hr: of a projection.
+        directions: 2: whether both run in one launch.
     """
     if x.device.type not in DEVICES or not considered():
         return False
-    batch, hidden = h0.shape[0], weight_hh.shape[0] // cell.gates
+    batch, hidden = h0.shape[-2], weight_hh.shape[0] // cell.gates
     loop = Loop(
         cell,
         x.dtype,
@@ -160,7 +192,7 @@ def taken(cell: Cell, x: Tensor, h0: Tensor, weight_hh: Tensor, weight_hr: Tenso
         weight_hr is not None,
         tf32(single=x.dim() == 3 and x.shape[0] == 1),
         capability(x.device),
-        room(x.device, cell, x.dtype, hidden, batch),
+        room(x.device, cell, x.dtype, hidden, batch, directions),
     )
     return x.numel() > 0 and _taken(loop, forced()[0])
 

@@ -152,13 +152,13 @@ def _recurrence_fake(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     kind = Cell(cell)
-    hidden = weight_hh.shape[0] // kind.gates
-    batch, state = h0.shape
+    hidden = weight_hh.shape[-2] // kind.gates
+    state = h0.shape[-1]
     lstm = kind == Cell.LSTM
     return (
         pre.new_empty(_rows(pre, state)),
-        pre.new_empty([batch, state]),
-        pre.new_empty([batch, hidden] if lstm else [0]),
+        pre.new_empty(_rows(h0, state)),
+        pre.new_empty(_rows(h0, hidden) if lstm else [0]),
         pre.new_empty(_rows(pre, kind.cached * hidden) if save and kind.cached else [0]),
         pre.new_empty(_rows(pre, hidden) if save and lstm else [0], dtype=_sum_type(pre.dtype)),
     )
@@ -183,8 +183,8 @@ def _recurrence_backward_fake(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kind = Cell(cell)
-    hidden = weight_hh.shape[0] // kind.gates
-    batch, state = h0.shape
+    hidden = weight_hh.shape[-2] // kind.gates
+    state = h0.shape[-1]
     aux = [0]
     if kind == Cell.GRU:
         aux = _rows(y, hidden)
@@ -193,6 +193,6 @@ def _recurrence_backward_fake(
     return (
         y.new_empty(_rows(y, kind.gates * hidden)),
         y.new_empty(aux),
-        y.new_empty([batch, state]),
-        y.new_empty([batch, hidden] if kind == Cell.LSTM else [0]),
+        y.new_empty(_rows(h0, state)),
+        y.new_empty(_rows(h0, hidden) if kind == Cell.LSTM else [0]),
     )

@@ -11,6 +11,8 @@ OPS = "simt/test_mailbox_ops.py"
 AGAINST = f"{TESTS}::test_against_the_cpu_op"
 RAGGED = f"{TESTS}::test_rows_of_different_lengths"
 MASKS = f"{TESTS}::test_lengths_and_resets"
+BOTH = "simt/test_both_directions.py"
+TOGETHER = f"{BOTH}::test_a_launch_of_many_blocks"
 LAUNCHES = f"{TESTS}::test_few_steps_and_many_launches"
 
 KERNELS_MAILBOX = [
@@ -60,7 +62,7 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: rows beyond the batch are waited for",
         file=FORWARD,
-        old="tile * kMailboxRows + me.g < a.seq.batch",
+        old="me.exists(tile, me.g)",
         new="true",
         tests=(AGAINST,),
     ),
@@ -135,8 +137,8 @@ KERNELS_MAILBOX = [
     Mutant(
         name="Mailbox: a launch begins with a state that was replaced",
         file=FORWARD,
-        old="a.resets.before(a.seq, now, cell.row, length)",
-        new="i > 0 && a.resets.before(a.seq, now, cell.row, length)",
+        old="a.resets.before(me.way, now, cell.row, length)",
+        new="i > 0 && a.resets.before(me.way, now, cell.row, length)",
         tests=(MASKS,),
     ),
     Mutant(
@@ -161,6 +163,65 @@ KERNELS_MAILBOX = [
         old="dh",
         new="dh + grad_y",
         tests=(MASKS,),
+    ),
+    # ---- both directions in one launch
+    Mutant(
+        name="Mailbox: there is room for one direction",
+        file=MAILBOX,
+        at="(seq.directions * plan.blocks)",
+        old="seq.directions * plan.blocks",
+        new="plan.blocks",
+        tests=(f"{BOTH}::test_who_does_not_fit_is_told",),
+    ),
+    Mutant(
+        name="Mailbox: the library asks for room for one direction",
+        file="csrc/kernels/cuda/persistent.cu",
+        at="= directions",
+        old="directions",
+        new="1",
+        tests=(f"{OPS}::test_a_device_without_room_says_so",),
+    ),
+    Mutant(
+        name="Mailbox: both directions hand over in the same tiles",
+        file=BLOCK,
+        old="way.number * of_one",
+        new="0",
+        tests=(TOGETHER,),
+    ),
+    Mutant(
+        name="Mailbox: a step has words for one direction",
+        file=BLOCK,
+        old="static_cast<int>(seq.directions) * of_one",
+        new="of_one",
+        tests=(TOGETHER,),
+    ),
+    Mutant(
+        name="Mailbox: both directions have the first one's states",
+        file=BLOCK,
+        old="me_.way.first() + tile * kMailboxRows",
+        new="tile * kMailboxRows",
+        tests=(TOGETHER,),
+    ),
+    Mutant(
+        name="Mailbox: both directions hold the first one's weights",
+        file=BLOCK,
+        old="me.way.number * static_cast<int>(c.blocks)",
+        new="0",
+        tests=(TOGETHER,),
+    ),
+    Mutant(
+        name="Mailbox: the first direction's weights are packed twice",
+        file=MAILBOX,
+        old="of_all / blocks",
+        new="0",
+        tests=(TOGETHER,),
+    ),
+    Mutant(
+        name="Mailbox: both directions have the first one's b_hn",
+        file=FORWARD,
+        old="cell.template load<S>(a.bias_hn, me.way.number)",
+        new="cell.template load<S>(a.bias_hn, 0)",
+        tests=(TOGETHER,),
     ),
     # ---- the mailbox in the library
     Mutant(

@@ -6,7 +6,9 @@ CUDA = "csrc/kernels/cuda/recurrence.cu"
 SELF_FORWARD = "csrc/kernels/cuda/self_forward.cuh"
 SELF_BACKWARD = "csrc/kernels/cuda/self_backward.cuh"
 TABLE = "csrc/kernels/cuda/sequence_table.cu"
+STEPS = TABLE.replace(".cu", ".h")
 SELF = "simt/test_self.py"
+BOTH = "simt/test_both_directions.py"
 MASKS = "simt/test_masks.py"
 DEVICE = "simt/test_recurrence_cuda.py::test_forward_and_backward_equal_the_cpu_op"
 
@@ -68,8 +70,9 @@ KERNELS_RECURRENCES_CUDA = [
     Mutant(
         name="Self: a gate's weights are those of the gate after it",
         file=SELF_FORWARD,
-        old="half % G * H + of",
-        new="(half + 1) % G * H + of",
+        at="half % G + at.way.number * G",
+        old="half % G",
+        new="(half + 1) % G",
         tests=(f"{SELF}::test_ends_of_blocks_and_warps",),
     ),
     Mutant(
@@ -139,18 +142,18 @@ KERNELS_RECURRENCES_CUDA = [
     ),
     Mutant(
         name="a mark counts in reverse where it counts forwards",
-        file=TABLE.replace(".cu", ".h"),
-        at="seq.reverse ? t + 1 : t, row",
-        old="seq.reverse ? t + 1 : t",
+        file=STEPS,
+        at="way.reverse() ? t + 1 : t, row",
+        old="way.reverse() ? t + 1 : t",
         new="t",
         tests=(f"{MASKS}::test_one_block",),
     ),
     Mutant(
         name="a mark beyond a row's length counts",
-        file=TABLE.replace(".cu", ".h"),
+        file=STEPS,
         at="return t < length && device::memory::load(marks",
         old="t < length",
-        new="t < seq.steps",
+        new="t < way.seq.steps",
         tests=(f"{MASKS}::test_one_block",),
     ),
     Mutant(
@@ -187,6 +190,72 @@ KERNELS_RECURRENCES_CUDA = [
         old="torch::stable::zero_(call.out.y);",
         new=";",
         tests=(f"{MASKS}::test_one_block",),
+    ),
+    # ---- both directions in one launch
+    Mutant(
+        name="both directions run the same way",
+        file=STEPS,
+        old="seq.reverse != (number != 0)",
+        new="seq.reverse",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="both directions: rows of steps are the first one's",
+        file=STEPS,
+        old="static_cast<int>(seq.rows - seq.batch)",
+        new="-first()",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="both directions: states are the first one's",
+        file=STEPS,
+        old="number ? static_cast<int>(seq.batch) : 0",
+        new="0",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="both directions: the second one has lengths of its own",
+        file=STEPS,
+        old="seq.length(row - first())",
+        new="seq.length(row)",
+        tests=(f"{BOTH}::test_lengths_and_resets_of_one_block",),
+    ),
+    Mutant(
+        name="both directions: the second one has marks of its own",
+        file=STEPS,
+        old="(row - way.first())",
+        new="row",
+        tests=(f"{BOTH}::test_lengths_and_resets_of_one_block",),
+    ),
+    Mutant(
+        name="Self: both directions multiply by the first one's weights",
+        file=SELF_FORWARD,
+        at="half % G + at.way.number * G",
+        old="at.way.number * G",
+        new="0",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="Self: both directions have the first one's b_hn",
+        file=SELF_FORWARD,
+        at="at.way.number * H + at.unit",
+        old="at.way.number * H",
+        new="0",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="Self backward: both directions multiply by the first one's weights",
+        file=SELF_BACKWARD,
+        old="gate + at.way.number * G",
+        new="gate",
+        tests=(f"{BOTH}::test_one_block",),
+    ),
+    Mutant(
+        name="Self: there are blocks for one direction alone",
+        file="csrc/kernels/cuda/persistent.cu",
+        old="args.seq.directions * divide_up(args.seq.batch, kSelfRows)",
+        new="divide_up(args.seq.batch, kSelfRows)",
+        tests=(f"{BOTH}::test_one_block",),
     ),
     Mutant(
         name="CUDA recurrence: every row has a step before",

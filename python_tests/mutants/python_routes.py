@@ -8,6 +8,7 @@ STACK = "fastseq/functional/cuda_stack.py"
 PRECISION = "fastseq/ops/precision.py"
 PERSISTENT = "fastseq/ops/persistent.py"
 ONCE = "simt/test_persistent_route.py"
+BOTH = "simt/test_bidirectional_route.py"
 MASKED = "fastseq/ops/extended_layer_cuda.py"
 TESTS = "test_cuda_routes.py"
 PLANNER = "test_cuda_planner.py"
@@ -17,14 +18,14 @@ PYTHON_ROUTES = [
     Mutant(
         name="in reverse a row begins with the zeros beyond its length",
         file=MASKED,
-        old="before = before.where(_before(y, lengths, 1), h0)",
+        old="before = before.where(within(y, lengths, 1), h0)",
         new="pass",
         tests=(f"{ONCE}::test_lengths_and_resets",),
     ),
     Mutant(
         name="what lies beyond a length reaches the gradient of W_ih",
         file=MASKED,
-        old="x = x.where(_before(x, masks.lengths), 0)",
+        old="x = x.where(within(x, masks.lengths), 0)",
         new="pass",
         tests=(f"{ONCE}::test_lengths_and_resets",),
     ),
@@ -139,10 +140,45 @@ PYTHON_ROUTES = [
         tests=(f"{ONCE}::test_many_units_where_there_is_room",),
     ),
     Mutant(
+        name="a device is asked for room for one of both directions",
+        file="fastseq/ops/persistent.py",
+        old="hidden, batch, directions),",
+        new="hidden, batch, 1),",
+        tests=(f"{BOTH}::test_room_for_one_direction_alone",),
+    ),
+    Mutant(
+        name="both directions: the gradient of x lacks the second one's",
+        file="fastseq/ops/bidirectional_cuda.py",
+        old=".addmm_(two, weights[1].ih)",
+        new="",
+        tests=(f"{BOTH}::test_the_same_numbers_as_apart",),
+    ),
+    Mutant(
+        name="both directions: the second one's weights have gradients of the first one's states",
+        file="fastseq/ops/bidirectional_cuda.py",
+        old="reverse = number == 1",
+        new="reverse = False",
+        tests=(f"{BOTH}::test_the_same_numbers_as_apart",),
+    ),
+    Mutant(
+        name="both directions: a second derivative is asked of one launch",
+        file="fastseq/autograd/bidirectional.py",
+        old="and not torch.is_grad_enabled()",
+        new="",
+        tests=(f"{BOTH}::test_second_derivatives",),
+    ),
+    Mutant(
+        name="both directions: in one launch where weights are dropped",
+        file="fastseq/functional/bidirectional.py",
+        old="options.recurrent_dropout, *options.zoneout, options.weight_dropout",
+        new="options.recurrent_dropout, *options.zoneout",
+        tests=(f"{BOTH}::test_what_goes_apart",),
+    ),
+    Mutant(
         name="a device is asked for room for each batch",
         file=PERSISTENT,
-        old="-(-batch // TILE))",
-        new="batch)",
+        old="-(-batch // TILE)",
+        new="batch",
         tests=(f"{PLANNER}::test_a_device_is_asked_for_room_once",),
     ),
     Mutant(
@@ -184,14 +220,14 @@ PYTHON_ROUTES = [
     Mutant(
         name="a second derivative is asked of cuDNN",
         file=CUDNN,
-        old="torch.is_grad_enabled() or _batched(grads)",
-        new="_batched(grads)",
+        old="torch.is_grad_enabled() or batched(grads)",
+        new="batched(grads)",
         tests=(f"{TESTS}::test_third_derivative",),
     ),
     Mutant(
         name="batched gradients are asked of cuDNN",
         file=CUDNN,
-        old="torch.is_grad_enabled() or _batched(grads)",
+        old="torch.is_grad_enabled() or batched(grads)",
         new="torch.is_grad_enabled()",
         tests=(f"{TESTS}::test_batched_gradients",),
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import simt_build
+from layers_of_a_gpu import Loops, layers_of_a_gpu
 from simt_build import Machine
 
 
@@ -25,6 +26,13 @@ def simt_library(simt_folder: Path) -> Machine:
 def machine(simt_library: Machine) -> Iterator[Machine]:
     yield simt_library
     simt_library.restore()
+
+
+@pytest.fixture
+def loops(machine: Machine) -> Iterator[Loops]:
+    """The CPU with the layers of a GPU; yields the time loops that run."""
+    with layers_of_a_gpu(machine) as seen:
+        yield seen
 
 
 @pytest.fixture(scope="session")

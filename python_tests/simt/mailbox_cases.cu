@@ -19,7 +19,7 @@ struct Room {
     cuda::MailboxPlan plan{};
     const int before =
         std::exchange(simt::machine.gpu.multiprocessors, static_cast<int>(multiprocessors));
-    const char* error = plan_of(a, plan, 1);
+    const char* error = plan_of(a, plan);
     if (!error) {
       if (chunk) plan.chunk = chunk;
       a.mailbox = mailbox_memory;
@@ -49,10 +49,13 @@ const char* of_cell(Cell cell, const Call& a, const Room& room) {
 }
 template <class Call>
 const char* of_dtype(int dtype, int cell, Call& a, void* const* t, const int64_t* sizes) {
+  const auto* const table = static_cast<const int32_t*>(t[0]);
   a.seq = {.steps = sizes[0],
            .batch = sizes[1],
-           .table = static_cast<const int32_t*>(t[0]),
-           .reverse = sizes[3] != 0};
+           .rows = table ? table[sizes[0]] : sizes[0] * sizes[1],
+           .table = table,
+           .reverse = sizes[3] != 0,
+           .directions = sizes[6]};
   a.resets = {.marks = static_cast<const bool*>(t[1]), .h = t[2], .c = t[3]};
   a.hidden = sizes[2];
   const Room room{sizes[4], sizes[5]};
@@ -104,11 +107,17 @@ EXPORT const char* run_mailbox_backward(int dtype, int cell, void** t, const int
 
 // Of the kernel for H to 1,024: blocks, groups, tiles, steps of a launch, bytes.
 EXPORT const char* mailbox_numbers(int64_t steps, int64_t batch, int64_t hidden, int64_t room,
-                                   int64_t calls, int64_t* numbers) {
+                                   int64_t directions, int64_t* numbers) {
   using namespace fastseq;
   cuda::MailboxPlan plan{};
-  const char* const error = cuda::mailbox_plan<cuda::MailboxShape<BFloat16, 4, false, 1024, 8>>(
-      steps, batch, hidden, room, calls, plan);
+  const cuda::TableOfSteps seq{.steps = steps,
+                               .batch = batch,
+                               .rows = steps * batch,
+                               .table = nullptr,
+                               .reverse = false,
+                               .directions = directions};
+  const char* const error =
+      cuda::mailbox_plan<cuda::MailboxShape<BFloat16, 4, false, 1024, 8>>(seq, hidden, room, plan);
   const int64_t found[] = {plan.blocks, plan.groups, plan.tiles, plan.chunk, plan.bytes()};
   std::copy(std::begin(found), std::end(found), numbers);
   return error;

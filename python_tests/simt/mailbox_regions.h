@@ -6,13 +6,14 @@
 
 namespace fastseq::cuda {
 
-// Names the tensors of a launch.
+// Names the tensors of a launch, which are those of both directions where there are two.
 template <class S, class Call>
 struct MailboxNamer {
   const Call& a;
   std::vector<simt::Region>& regions;
-  int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
-  int64_t every = (a.seq.table ? a.seq.table[steps] : steps * batch) * a.hidden;
+  int64_t steps = a.seq.steps, batch = a.seq.batch, units = a.seq.directions * a.hidden;
+  int64_t state = batch * units;
+  int64_t every = (a.seq.table ? a.seq.table[steps] : steps * batch) * units;
 
   void operator()(const char* name, const void* p, int64_t elements, bool writable,
                   int64_t bytes = sizeof(S)) const {
@@ -20,10 +21,10 @@ struct MailboxNamer {
   }
   template <class Shape>
   void mailbox(const MailboxChunk& c) const {
-    const int64_t tiles = divide_up(batch, kMailboxRows);
+    const int64_t both = a.seq.directions, tiles = both * divide_up(batch, kMailboxRows);
     const int64_t slot = tiles * Shape::pairs(a.hidden) * Shape::kPairWords;
     (*this)("mailbox", c.words, slot*(c.count + 1), true, sizeof(uint32_t));
-    (*this)("weights", c.weights, c.blocks* Shape::kBlockWeights, false, sizeof(uint32_t));
+    (*this)("weights", c.weights, both* c.blocks* Shape::kBlockWeights, false, sizeof(uint32_t));
     (*this)("kept", c.kept, state, true, sizeof(float));
     (*this)("table", a.seq.table, steps + 1 + batch, false, sizeof(int32_t));
     (*this)("reset", a.resets.marks, steps* batch, false, 1);
@@ -35,7 +36,7 @@ struct MailboxNamer {
 template <class Shape>
 void add_regions(const MailboxWeights<Shape>& a, std::vector<simt::Region>& regions) {
   const int64_t gates = Shape::kParts * Shape::kSums;
-  add_region(regions, "weight_hh", a.weight_hh, gates * a.hidden * a.hidden,
+  add_region(regions, "weight_hh", a.weight_hh, a.directions * gates * a.hidden * a.hidden,
              sizeof(typename Shape::S), false);
   add_region(regions, "weights", a.packed, a.words(), sizeof(uint32_t), true);
 }
@@ -46,7 +47,7 @@ void add_regions(const ForwardBlock<S, C, kHidden, kWarps>& a, std::vector<simt:
   add("pre", a.pre, add.every * C::kGates, false);
   add("h0", a.h0, add.state, false);
   add("c0", a.c0, add.state, false);
-  add("bias_hn", a.bias_hn, a.hidden, false);
+  add("bias_hn", a.bias_hn, add.units, false);
   add("y", a.y, add.every, true);
   add("h_n", a.h_n, add.state, true);
   add("c_n", a.c_n, add.state, true);

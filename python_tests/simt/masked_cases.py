@@ -34,13 +34,20 @@ class Masked(NamedTuple):
 
 
 def draw_masks(
-    steps: int, batch: int, hidden: int, cell: Cell, dtype: torch.dtype, kinds: str = "LRS"
+    steps: int,
+    batch: int,
+    hidden: int,
+    cell: Cell,
+    dtype: torch.dtype,
+    kinds: str = "LRS",
+    seed: int = 0,
 ) -> Masked:
     """Lengths, resets and what replaces the states, for each letter of ``kinds``.
 
     Rows are of all lengths in no order, some without a step, and the first of eight is not the
     longest; of the first rows one has marks at the first step alone, one at the last, one at every
-    step, and one beyond its length.
+    step, and one beyond its length. What replaces the states has a seed of its own: the other
+    direction of a layer has other states.
     """
     generator = torch.Generator().manual_seed(steps)
     lengths = torch.tensor([1, steps, steps, 2, 0, steps, steps - 1, 0, 1, 2, 3] * batch)[:batch]
@@ -50,6 +57,8 @@ def draw_masks(
     reset[-1, 1:2] = True
     reset[:, 2:3] = True
     reset[2 % steps, 3:4] = True
+    if seed:
+        generator.manual_seed(seed)
     by = [torch.randn(batch, hidden, generator=generator).to(dtype) for _ in range(2)]
     return Masked(
         lengths.clamp(max=steps) if "L" in kinds else None,

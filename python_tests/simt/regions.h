@@ -94,9 +94,10 @@ void add_regions(const Of<S, Block>& a, std::vector<simt::Region>& regions) {
 // Of a block that runs all steps: SelfForwardBlock, SelfBackwardBlock.
 template <template <class, class, int> class Block, class S, class C, int kHidden>
 void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regions) {
-  const int64_t steps = a.seq.steps, batch = a.seq.batch, state = batch * a.hidden;
-  // Of all rows.
-  const int64_t all = a.seq.table ? a.seq.table[steps] * a.hidden : steps * state;
+  const int64_t steps = a.seq.steps, batch = a.seq.batch;
+  // Of both directions where there are two: states, rows of all steps, units.
+  const int64_t units = a.seq.directions * a.hidden, state = batch * units;
+  const int64_t all = (a.seq.table ? a.seq.table[steps] : steps * batch) * units;
   const auto add = [&](const char* name, const void* p, int64_t elements, bool writable,
                        int64_t bytes = sizeof(S)) {
     add_region(regions, name, p, elements, bytes, writable);
@@ -108,13 +109,13 @@ void add_regions(const Block<S, C, kHidden>& a, std::vector<simt::Region>& regio
   add("reset_c", a.resets.c, state, false);
   add("h0", a.h0, state, false);
   add("c0", a.c0, state, false);
-  add("weight_hh", a.weight_hh, C::kGates * a.hidden * a.hidden, false);
+  add("weight_hh", a.weight_hh, C::kGates * a.hidden * units, false);
   add("y", a.y, all, kForward);
   add("gates", a.gates, all * C::kCached, kForward);
   add("cells", a.cells, all, kForward, sizeof(float));
   if constexpr (kForward) {
     add("pre", a.pre, all * C::kGates, false);
-    add("bias_hn", a.bias_hn, a.hidden, false);
+    add("bias_hn", a.bias_hn, units, false);
     add("h_n", a.h_n, state, true);
     add("c_n", a.c_n, state, true);
   } else {

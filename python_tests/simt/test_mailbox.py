@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import ClassVar
 
 import pytest
 import torch
@@ -43,6 +44,8 @@ class Case:
     room: int = 16  # multiprocessors, of which the plan leaves some free
     without: tuple[str, ...] = ()  # tensors that are null
     masked: bool = False  # a padded batch with lengths and resets
+    seed: int = 0
+    directions: ClassVar[int] = 1
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -54,7 +57,8 @@ class Case:
 
     @property
     def masks(self) -> Masked:
-        return draw_masks(self.steps, self.batch, self.hidden, self.cell, self.dtype)
+        sizes = (self.steps, self.batch, self.hidden)
+        return draw_masks(*sizes, self.cell, self.dtype, seed=self.seed)
 
     def table(self) -> Tensor | None:
         """First rows of all steps, where the last one ends, and how long rows are."""
@@ -68,7 +72,7 @@ class Case:
 
     def inputs(self) -> Tensors:
         """What forward takes; and with ``backward`` what that does, saved tensors included."""
-        generator = torch.Generator().manual_seed(self.hidden)
+        generator = torch.Generator().manual_seed(self.hidden + self.seed)
         lstm, gru = self.cell == Cell.LSTM, self.cell == Cell.GRU
         width, state = self.cell.gates * self.hidden, (self.batch, self.hidden)
 
@@ -153,6 +157,7 @@ class Case:
         )
         name = "run_mailbox_backward" if self.backward else "run_mailbox_forward"
         sizes = (self.steps, self.batch, self.hidden, self.reverse, self.room, self.chunk)
+        sizes = (*sizes, self.directions)
         said: bytes | None = getattr(cases.library, name)(
             CODES[self.dtype], int(self.cell), pointers, (ctypes.c_int64 * len(sizes))(*sizes)
         )
@@ -382,12 +387,12 @@ def test_who_does_not_fit_is_told(backward: bool, cases: Machine) -> None:
 def test_how_a_call_is_divided(cases: Machine) -> None:
     """An H200 has 132 multiprocessors, and room for one block of the largest kernel on each."""
 
-    def plan(*sizes: int, room: int = 132, calls: int = 1) -> tuple[int, ...]:
+    def plan(*sizes: int, room: int = 132, directions: int = 1) -> tuple[int, ...]:
         numbers = (ctypes.c_int64 * 5)()
-        asked = map(ctypes.c_int64, (*sizes, room, calls))
+        asked = map(ctypes.c_int64, (*sizes, room, directions))
         assert cases.library.mailbox_numbers(*asked, numbers) is None
         blocks, groups, tiles, chunk, size = numbers
-        assert size <= 2**25 + 4 * (2**24 + sizes[1] * sizes[2])
+        assert size <= 2**25 + 4 * directions * (2**24 + sizes[1] * sizes[2])
         return blocks, groups, tiles, chunk
 
     assert plan(1024, 16, 768) == (48, 2, 1, 256)
@@ -396,8 +401,9 @@ def test_how_a_call_is_divided(cases: Machine) -> None:
     assert plan(100, 1, 513) == (34, 1, 1, 100)
     assert plan(1024, 200, 1024) == (64, 2, 13, 80)
     assert plan(1024, 16, 1024, room=68) == (64, 1, 2, 256)
-    assert plan(1024, 16, 1024, calls=2) == (64, 1, 2, 256)
-    assert plan(1024, 16, 512, calls=2) == (32, 2, 1, 256)
+    assert plan(1024, 16, 1024, directions=2) == (64, 1, 2, 256)
+    assert plan(1024, 16, 512, directions=2) == (32, 2, 1, 256)
+    assert plan(1024, 104, 1024, directions=2) == (64, 1, 13, 77)
 
 
 @both_ways

@@ -62,14 +62,17 @@ def test_without_saving_and_without_a_bias() -> None:
 def test_a_device_without_room_says_so(machine: Machine) -> None:
     case = Case(Cell.LSTM, torch.float32, steps=1, batch=1, hidden=97)
     ask = machine.library.fastseq_persistent_room
-    assert ask(int(case.cell), 4, 97, 1)
-    assert ask(int(case.cell), 4, 97, 400)
-    assert not ask(int(case.cell), 4, 97, 100_000)  # a block's shared memory
-    assert ask(int(case.cell), 2, 192, 1)
-    assert not ask(int(case.cell), 2, 193, 1)  # 14 blocks
+    assert ask(int(case.cell), 4, 97, 1, 1)
+    assert ask(int(case.cell), 4, 97, 400, 1)
+    assert not ask(int(case.cell), 4, 97, 100_000, 1)  # a block's shared memory
+    assert ask(int(case.cell), 2, 192, 1, 1)
+    assert not ask(int(case.cell), 2, 193, 1, 1)  # 14 blocks
+    assert not ask(int(case.cell), 4, 97, 1, 2)  # 8 of each direction
+    machine.multiprocessors(20)
+    assert ask(int(case.cell), 4, 97, 1, 2)
     machine.multiprocessors(TOO_FEW)
-    assert not ask(int(case.cell), 4, 97, 1)
-    assert ask(int(case.cell), 4, 96, 100_000)  # Self waits for nobody
+    assert not ask(int(case.cell), 4, 97, 1, 1)
+    assert ask(int(case.cell), 4, 96, 100_000, 2)  # Self waits for nobody
     for call in (case.forward, case.backward):
         with pytest.raises(RuntimeError, match="no room for all blocks at once"):
             call()

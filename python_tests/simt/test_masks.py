@@ -45,17 +45,19 @@ class Case:
     batch: int = 11
     hidden: int = 20
     reverse: bool = False
+    seed: int = 0
 
     @property
     def masks(self) -> Masked:
-        return draw_masks(self.steps, self.batch, self.hidden, self.cell, self.dtype, self.kinds)
+        sizes = (self.steps, self.batch, self.hidden)
+        return draw_masks(*sizes, self.cell, self.dtype, self.kinds, self.seed)
 
     @property
     def tail(self) -> tuple[Any, ...]:
         return None, *self.masks, int(self.cell), self.reverse
 
     def inputs(self) -> Tensors:
-        generator = torch.Generator().manual_seed(self.hidden)
+        generator = torch.Generator().manual_seed(self.hidden + self.seed)
         lstm, gru = self.cell == Cell.LSTM, self.cell == Cell.GRU
         rows, width = (self.steps, self.batch), self.cell.gates * self.hidden
 

@@ -6,74 +6,22 @@ call.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from cuda_stand_in import persistent_kernels
+from layers_of_a_gpu import BACKWARD, FORWARD, Loops
 from recurrence_cases import KINDS, assert_close, call, numbers, packed, states, twins
 from simt_build import Machine
-from simt_cases import SIMT
 
 import fastseq
-from fastseq.functional import stack
 from fastseq.functional.cuda_route import CUDNN, PERSISTENT, STEP
-from fastseq.ops import Cell, Extras, extended_layer_cuda, layer_cuda, persistent
+from fastseq.ops import Cell, Extras, extended_layer_cuda, persistent
 
-FORWARD, BACKWARD = "recurrence_persistent", "recurrence_persistent_backward"
 each_kind = pytest.mark.parametrize("kind", KINDS)
 pytestmark = pytest.mark.usefixtures("machine", "one_thread")
-Loops = list[str]
-
-
-def room(machine: Machine) -> Any:
-    """What the machine says in place of a GPU."""
-    ask = machine.library.fastseq_persistent_room
-    ask.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-
-    def asked(_: torch.device, cell: Cell, itemsize: int, hidden: int, tiles: int) -> bool:
-        return bool(ask(cell, itemsize, hidden, tiles * persistent.TILE))
-
-    return asked
-
-
-@pytest.fixture
-def loops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loops]:
-    """The CPU with the layers of a GPU; yields the time loops that run."""
-    seen: Loops = []
-    library = torch.library.Library("fastseq", "IMPL")
-
-    def noted(name: str) -> Any:
-        loop = getattr(SIMT, name)
-
-        def run(*args: Any) -> Any:
-            seen.append(name)
-            return loop(*args)
-
-        return run
-
-    monkeypatch.setattr(persistent, "DEVICES", {"cpu"})
-    monkeypatch.setattr(persistent, "capability", lambda device: (9, 0))
-    monkeypatch.setattr(persistent, "tf32", lambda single: True)
-    monkeypatch.setattr(persistent, "_room", room(machine))
-    for name in (FORWARD, BACKWARD):
-        library.impl(name, noted(name), "CPU")
-    for name in ("recurrence", "recurrence_backward"):
-        library.impl(name, noted(name), "CPU", allow_override=True)
-    for name in ("layer", "layer_backward"):
-        library.impl(name, getattr(layer_cuda, name), "CPU", allow_override=True)
-    for name in ("extended_layer", "extended_layer_backward"):
-        kernel = getattr(extended_layer_cuda, name)
-        library.impl(name, kernel, "CPU", allow_override=True)
-    for module in (stack, sys.modules["fastseq.autograd.extended_layer"]):
-        monkeypatch.setattr(module, "KERNEL_DEVICES", frozenset({"meta"}))
-    with persistent_kernels():
-        yield seen
-    library._destroy()
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -94,8 +42,7 @@ def test_parity(kind: str, options: dict[str, Any], layout: str, loops: Loops) -
         x = packed([4, 3, 1] if layout == "packed" else [1, 4, 3], 5)
     hx = states(ours, 3)
     assert_close(call(ours, x, hx), call(theirs, x, hx), 5e-3)
-    each = 2 if options.get("bidirectional") else 1
-    count = each * options.get("num_layers", 1)
+    count = options.get("num_layers", 1)  # both directions are one launch
     assert sorted(loops) == [FORWARD] * count + [BACKWARD] * count
 
 
@@ -168,7 +115,7 @@ def test_lengths_and_resets(kind: str, options: dict[str, Any], masks: str, loop
             return layer(x, hx, by, self.poison)
 
     found = call(Run(True), x, hx, by)
-    each = (2 if options.get("bidirectional") else 1) * options.get("num_layers", 1)
+    each = options.get("num_layers", 1)  # both directions are one launch
     assert sorted(loops) == [FORWARD] * each + [BACKWARD] * each
     with fastseq.cuda_rnn(STEP):
         expected = call(Run(False), x, hx, by)

@@ -47,6 +47,7 @@ class Case:
     reverse: bool = False
     bias: bool = True
     save: bool = True
+    seed: int = 0
 
     @property
     def rows_of_steps(self) -> Tensor | None:
@@ -62,7 +63,7 @@ class Case:
         return self.rows_of_steps, int(self.cell), self.reverse
 
     def draw(self, *shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-        generator = torch.Generator().manual_seed(self.hidden + seed)
+        generator = torch.Generator().manual_seed(self.hidden + self.seed + seed)
         return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(self.dtype)
 
     def rows(self, width: int, seed: int = 0) -> Tensor:

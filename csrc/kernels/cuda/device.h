@@ -121,6 +121,10 @@ FASTSEQ_DEVICE int block_size() { return static_cast<int>(blockDim.x); }
 // This thread's number in the launch.
 FASTSEQ_DEVICE int64_t thread() { return block_index() * block_size() + thread_index(); }
 
+// What the compiler no longer knows: whatever a loop makes of it is made again in each turn, and
+// takes no registers from one to the next.
+FASTSEQ_DEVICE void forget(int& x) { asm volatile("" : "+r"(x)); }
+
 // Waits for all threads of the block, and makes what they wrote visible to each other.
 FASTSEQ_DEVICE void sync() { __syncthreads(); }
 // The same for the warps that name a barrier, 1 to 15, and how many threads they are together.
@@ -304,6 +308,7 @@ using Pack = simt::Pack<S, V>;
 namespace memory = simt::memory;
 
 inline int64_t thread() { return block_index() * block_size() + thread_index(); }
+inline void forget(int&) {}
 
 inline float to_float(BFloat16 x) {
   const uint32_t bits = uint32_t{x.bits} << 16;

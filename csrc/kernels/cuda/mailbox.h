@@ -13,7 +13,8 @@
 namespace fastseq::cuda {
 
 // S as for RecurrenceForward, of which this is the part without options and projection. N: rows of
-// all steps together, T * B where all rows are of one length.
+// all steps together, T * B where all rows are of one length. Of both directions of a layer every
+// tensor has a dimension of 2 in front.
 struct MailboxForward {
   TableOfSteps seq;
   Resets resets;
@@ -139,55 +140,54 @@ const char* with_hidden(int64_t hidden, const F& f) {
   }
 }
 
-// For a device that holds `room` blocks at once, of `calls` such calls side by side: both
-// directions of a layer, on a stream each. Returns null, or why there is no plan.
+// For a device that holds `room` blocks at once. Returns null, or why there is no plan.
 template <class Shape>
-const char* mailbox_plan(int64_t steps, int64_t batch, int64_t hidden, int64_t room, int64_t calls,
-                         MailboxPlan& plan) {
-  if (hidden < 1 || batch < 1 || steps < 1) return "there is nothing to do";
+const char* mailbox_plan(const TableOfSteps& seq, int64_t hidden, int64_t room, MailboxPlan& plan) {
+  const int64_t steps = seq.steps, states = seq.directions * seq.batch;
+  if (hidden < 1 || states < 1 || steps < 1) return "there is nothing to do";
   if (hidden > Shape::kHidden) return "hidden_size is larger than the kernel";
-  if (batch * hidden * 4 > 0x7fffffff || steps * batch > 0x7fffffff) {
+  if (states * hidden * 4 > 0x7fffffff || steps * states > 0x7fffffff) {
     return "the batch is larger than the kernel's indices";
   }
-  const int64_t tiles = divide_up(batch, kMailboxRows);
+  const int64_t tiles = divide_up(seq.batch, kMailboxRows);
   plan.blocks = Shape::blocks(hidden);
-  const int64_t most = (room - kMailboxLeftFree) / (calls * plan.blocks);
+  const int64_t most = (room - kMailboxLeftFree) / (seq.directions * plan.blocks);
   if (most < 1) return "the device has no room for all blocks at once";
   plan.tiles = divide_up(tiles, most < tiles ? most : tiles);
   plan.groups = divide_up(tiles, plan.tiles);
   if (plan.tiles > Shape::kMostTiles) return "the batch is larger than a block's shared memory";
-  plan.slot = tiles * Shape::pairs(hidden) * Shape::kPairWords;
+  plan.slot = seq.directions * tiles * Shape::pairs(hidden) * Shape::kPairWords;
   plan.chunk = kMailboxWords / plan.slot - 1;
   if (plan.chunk > kMailboxChunk) plan.chunk = kMailboxChunk;
   if (plan.chunk < 16) plan.chunk = 16;
   if (plan.chunk > steps) plan.chunk = steps;
   if (plan.words() > 0x7fffffff) return "the batch is larger than the kernel's indices";
-  plan.weights = plan.blocks * Shape::kBlockWeights;
-  plan.kept = batch * hidden;
+  plan.weights = seq.directions * plan.blocks * Shape::kBlockWeights;
+  plan.kept = states * hidden;
   return nullptr;
 }
 
 // A launch, beside its tensors.
 struct MailboxChunk {
-  const uint32_t* weights;  // [blocks, kWarps, kProducts, kTiles, 32, 4]
-  int64_t first;            // step, in the order of the loop, with which it begins
-  int64_t count;            // steps
-  uint32_t* words;          // [count + 1, tiles, pairs, 32, 4]
-  float* kept;              // [B, H]   by the launch before, for the next one
-  int64_t blocks, tiles;    // as in the plan
+  const uint32_t* weights;        // [D, blocks, kWarps, kProducts, kTiles, 32, 4]
+  int64_t first;                  // step, in the order of the loop, with which it begins
+  int64_t count;                  // steps
+  uint32_t* words;                // [count + 1, D, tiles, pairs, 32, 4]
+  float* kept;                    // [D, B, H]   by the launch before, for the next one
+  int64_t blocks, groups, tiles;  // as in the plan
 };
 
 // Asks the device for room and divides the call.
 template <class Shape, class... Parameters>
-const char* mailbox_ask(void (*kernel)(Parameters...), int64_t steps, int64_t batch, int64_t hidden,
-                        int64_t calls, MailboxPlan& plan) {
+const char* mailbox_ask(void (*kernel)(Parameters...), const TableOfSteps& seq, int64_t hidden,
+                        MailboxPlan& plan) {
   // With as much shared memory as a block may take: of two a multiprocessor, each has half.
   int64_t room = 0;
   if (const char* error = device::allow_shared(kernel, Shape::kMostShared)) return error;
   if (const char* error = device::room(kernel, Shape::kThreads, Shape::kMostShared, room)) {
     return error;
   }
-  return mailbox_plan<Shape>(steps, batch, hidden, room, calls, plan);
+  return mailbox_plan<Shape>(seq, hidden, room, plan);
 }
 
 // W_hh as the blocks' lanes hold it, zeros beyond its ends. Row n of a tile is, by halves of eight
@@ -195,11 +195,13 @@ const char* mailbox_ask(void (*kernel)(Parameters...), int64_t steps, int64_t ba
 // blocks of kDepth units, kParts products each.
 template <class Shape>
 struct MailboxWeights {
-  const void* weight_hh;  // S [G*H, H]
+  const void* weight_hh;  // S [D, G*H, H]
   uint32_t* packed;
-  int64_t hidden;
+  int64_t hidden, directions;
 
-  FASTSEQ_HD int64_t words() const { return Shape::blocks(hidden) * Shape::kBlockWeights; }
+  FASTSEQ_HD int64_t words() const {
+    return directions * Shape::blocks(hidden) * Shape::kBlockWeights;
+  }
 };
 
 template <class Shape>
@@ -211,8 +213,11 @@ FASTSEQ_KERNEL mailbox_weights_kernel(MailboxWeights<Shape> a) {
   const int tile = static_cast<int>(i / device::kWarp % Shape::kTiles);
   const int of_block = static_cast<int>(i % (Shape::kBlockWeights / 4));
   const int product = of_block / (device::kWarp * Shape::kTiles);  // of the block
-  const int block = static_cast<int>(i / (Shape::kBlockWeights / 4));
+  const int of_all = static_cast<int>(i / (Shape::kBlockWeights / 4));
+  const int blocks = static_cast<int>(Shape::blocks(a.hidden)), block = of_all % blocks;
   const int H = static_cast<int>(a.hidden), part = product % Shape::kParts;
+  // Rows of W_hh of the directions before.
+  const int64_t before = int64_t{of_all / blocks} * (Shape::kParts * Shape::kSums * H);
   uint32_t words[4];
   FASTSEQ_UNROLL(4) for (int j = 0; j < 4; ++j) {
     const int half = 2 * tile + j % 2, sum = half % Shape::kSums;
@@ -220,8 +225,8 @@ FASTSEQ_KERNEL mailbox_weights_kernel(MailboxWeights<Shape> a) {
     const int k = product / Shape::kParts * Shape::kDepth + j / 2 * Shape::kRow + q * Shape::kWord;
     const auto at = [&](int from) {
       if (unit >= H || from >= H) return S{};
-      const int64_t place =
-          Shape::kTurned ? int64_t{part * H + from} * H + unit : int64_t{sum * H + unit} * H + from;
+      const int64_t place = Shape::kTurned ? (before + part * H + from) * H + unit
+                                           : (before + sum * H + unit) * H + from;
       return device::memory::load(static_cast<const S*>(a.weight_hh) + place);
     };
     if constexpr (sizeof(S) == 4) {
@@ -240,16 +245,18 @@ const char* mailbox_run(const Call& a, const MailboxPlan& plan, device::Stream s
   auto* const weights = static_cast<uint32_t*>(a.mailbox);
   uint32_t* const words = weights + plan.weights;
   auto* const kept = reinterpret_cast<float*>(words + plan.words());
-  const MailboxWeights<Shape> pack{a.weight_hh, weights, a.hidden};
+  const MailboxWeights<Shape> pack{a.weight_hh, weights, a.hidden, a.seq.directions};
   if (const char* error =
           device::launch(mailbox_weights_kernel<Shape>, pack.words() / 4, stream, pack)) {
     return error;
   }
-  const device::Grid grid{plan.blocks * plan.groups, Shape::kThreads, Shape::shared(plan.tiles)};
+  const device::Grid grid{a.seq.directions * plan.blocks * plan.groups, Shape::kThreads,
+                          Shape::shared(plan.tiles)};
   for (int64_t first = 0; first < a.seq.steps; first += plan.chunk) {
     const int64_t rest = a.seq.steps - first, count = rest < plan.chunk ? rest : plan.chunk;
     if (const char* error = device::empty(words, plan.slot * (count + 1), stream)) return error;
-    const MailboxChunk chunk{weights, first, count, words, kept, plan.blocks, plan.tiles};
+    const MailboxChunk chunk{weights, first,       count,       words,
+                             kept,    plan.blocks, plan.groups, plan.tiles};
     if (const char* error = start(chunk, grid)) return error;
   }
   return nullptr;

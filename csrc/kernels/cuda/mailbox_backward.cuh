@@ -32,10 +32,10 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
   const bool ends = a.chunk.first + count == a.seq.steps;
-  const MailboxPlace<Shape> me(a.chunk, a.seq.batch, a.hidden);
-  const MailboxSteps<Shape> steps(a.seq, a.chunk, me, !a.seq.reverse);
+  const MailboxPlace<Shape> me(a.chunk, a.seq, a.hidden);
+  const MailboxSteps<Shape> steps(a.chunk, me, !me.way.reverse());
   const MailboxSums<Shape> sums;
-  MailboxCell<Shape> cell(me, a.seq.batch, a.hidden);
+  MailboxCell<Shape> cell(me, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
   device::sync();  // the table of steps is there
@@ -82,11 +82,11 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
       // Under way while the words are waited for.
       float cache[C::kCached + 1] = {}, h = 0, c = 0, h_prev = 0, c_prev = 0, grad_y = 0;
       bool replaced = false;  // whether another state replaced the one after this step
-      if (cell.mine && cell.inside) replaced = a.resets.after(a.seq, now, cell.row, length);
+      if (cell.mine && cell.inside) replaced = a.resets.after(me.way, now, cell.row, length);
       bool cut = false;  // and the one before it
       if (active) {
         const bool starts = !takes_part(after, length);  // the state before is the initial one
-        cut = a.resets.before(a.seq, now, cell.row, length);
+        cut = a.resets.before(me.way, now, cell.row, length);
         const int previous = steps.at(i + 1) + cell.row;
         if (a.grad_y) grad_y = cell.template load<S>(a.grad_y, row);
         FASTSEQ_UNROLL(4) for (int k = 0; k < C::kCached; ++k) {
@@ -104,7 +104,7 @@ FASTSEQ_DEVICE void mailbox_backward_steps(const BackwardBlock<S, C, kHidden, kW
         }
       }
 
-      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.seq.batch, w);
+      sums.multiply(me, turn, slot, me.exists(tile, me.g), w);
       device::sync();
       if (!cell.mine) continue;
 
@@ -161,11 +161,10 @@ mailbox_backward_kernel(BackwardBlock<S, C, kHidden, kWarps> a) {
 
 // For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan,
-                                     int64_t calls = 1) {
+const char* mailbox_backward_plan_of(const MailboxBackward& a, MailboxPlan& plan) {
   using Block = BackwardBlock<S, C, kHidden, kWarps>;
-  return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>,
-                                            a.seq.steps, a.seq.batch, a.hidden, calls, plan);
+  return mailbox_ask<typename Block::Shape>(mailbox_backward_kernel<S, C, kHidden, kWarps>, a.seq,
+                                            a.hidden, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& plan,
@@ -179,12 +178,11 @@ const char* mailbox_backward_of(const MailboxBackward& a, const MailboxPlan& pla
 }
 
 // Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
-// for sizes alone; no tensor need be there yet. `calls`: as many such calls are to run side by
-// side, each on a stream of its own; where they do not fit, one after the other may.
+// for sizes alone; no tensor need be there yet.
 template <class S, class C>
-const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan, int64_t calls = 1) {
+const char* mailbox_backward_plan(const MailboxBackward& a, MailboxPlan& plan) {
   return with_hidden<S, C>(a.hidden, [&](auto hidden) {
-    return mailbox_backward_plan_of<S, C, decltype(hidden)::kValue>(a, plan, calls);
+    return mailbox_backward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
   });
 }
 

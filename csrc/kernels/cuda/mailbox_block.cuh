@@ -8,36 +8,48 @@
 namespace fastseq::cuda {
 
 // Where this thread stands. A warp has all units of the block, and a slice of K. After the sums,
-// a cell is of one thread: unit and row of the tile.
+// a cell is of one thread: unit and row of the tile. Groups of the second direction come behind
+// those of the first, and so do the words of its tiles.
 template <class Shape>
 struct MailboxPlace {
+  Direction way;
   int warp, lane, g, q;
   int unit;         // the block's first
-  int first, last;  // tiles of its group: [first, last)
-  int tiles;        // of all groups
+  int first, last;  // tiles of its group, among those of the direction: [first, last)
+  int tiles;        // of all groups and directions
+  int before;       // of them, in front of those of the direction
   int pairs;        // of a tile
   int mine;         // of this warp, which begins with pair warp * kPairs
 
-  FASTSEQ_DEVICE MailboxPlace(const MailboxChunk& c, int64_t batch, int64_t hidden) {
+  FASTSEQ_DEVICE MailboxPlace(const MailboxChunk& c, const TableOfSteps& seq, int64_t hidden)
+      : way{seq, static_cast<int>(device::block_index()) >= static_cast<int>(c.blocks * c.groups)} {
     const int thread = device::thread_index(), block = static_cast<int>(device::block_index());
     warp = thread / device::kWarp;
     lane = thread % device::kWarp;
     g = lane / 4;
     q = lane % 4;
     const int blocks = static_cast<int>(c.blocks), each = static_cast<int>(c.tiles);
+    const int of_one = (static_cast<int>(seq.batch) + kMailboxRows - 1) / kMailboxRows;
+    const int group = block / blocks - way.number * static_cast<int>(c.groups);
     unit = block % blocks * Shape::kUnits;
-    tiles = (static_cast<int>(batch) + kMailboxRows - 1) / kMailboxRows;
-    first = block / blocks * each;
-    last = first + each < tiles ? first + each : tiles;
+    tiles = static_cast<int>(seq.directions) * of_one;
+    before = way.number * of_one;
+    first = group * each;
+    last = first + each < of_one ? first + each : of_one;
     pairs = static_cast<int>(Shape::pairs(hidden));
     const int rest = pairs - warp * Shape::kPairs;
     mine = rest < 0 ? 0 : rest < Shape::kPairs ? rest : Shape::kPairs;
   }
 
+  // Whether there is a row i of a tile.
+  FASTSEQ_DEVICE bool exists(int tile, int i) const {
+    return tile * kMailboxRows + i < static_cast<int>(way.seq.batch);
+  }
+
   FASTSEQ_DEVICE int slot_words() const { return tiles * pairs * Shape::kPairWords; }
   // The words that a step of the launch reads, of a tile. It fills those of the next slot.
   FASTSEQ_DEVICE uint32_t* slot(const MailboxChunk& c, int step, int tile) const {
-    return c.words + (step * tiles + tile) * (pairs * Shape::kPairWords);
+    return c.words + (step * tiles + before + tile) * (pairs * Shape::kPairWords);
   }
 };
 
@@ -51,23 +63,22 @@ template <class Shape>
 class MailboxSteps {
  public:
   // reverse: they are taken from the last one on.
-  FASTSEQ_DEVICE MailboxSteps(const TableOfSteps& seq, const MailboxChunk& c,
-                              const MailboxPlace<Shape>& me, bool reverse)
-      : first_(static_cast<int>(reverse ? seq.steps - 1 - c.first : c.first)),
+  FASTSEQ_DEVICE MailboxSteps(const MailboxChunk& c, const MailboxPlace<Shape>& me, bool reverse)
+      : first_(static_cast<int>(reverse ? me.way.seq.steps - 1 - c.first : c.first)),
         way_(reverse ? -1 : 1),
         tile_(me.first),
         at_(Shape::kStepsAt, Shape::kSteps),
         lengths_(Shape::lengths_at(c.tiles), static_cast<int>(c.tiles) * Shape::kLengths) {
-    const int batch = static_cast<int>(seq.batch), steps = static_cast<int>(seq.steps);
+    const int steps = static_cast<int>(me.way.seq.steps);
     for (int i = device::thread_index(); i < c.count + 2; i += Shape::kThreads) {
       const int t = time(i - 1);
-      at_.set(i, takes_part(t, steps) ? seq.offset(t) : 0);
+      at_.set(i, takes_part(t, steps) ? me.way.offset(t) : 0);
     }
     for (int tile = device::thread_index(); tile < me.last - me.first; tile += Shape::kThreads) {
       int longest = 0;
       FASTSEQ_UNROLL(8) for (int i = 0; i < kMailboxRows; ++i) {
         const int row = (tile_ + tile) * kMailboxRows + i;
-        const int length = row < batch ? seq.length(row) : 0;
+        const int length = me.exists(tile_ + tile, i) ? me.way.seq.length(row) : 0;
         longest = longest < length ? length : longest;
         lengths_.set(tile * Shape::kLengths + i, length);
       }
@@ -75,7 +86,7 @@ class MailboxSteps {
     }
   }
 
-  // Of step number i of the launch, -1 to count: when it is, and its first row.
+  // Of step number i of the launch, -1 to count: when it is, and where it starts.
   FASTSEQ_DEVICE int time(int i) const { return first_ + i * way_; }
   FASTSEQ_DEVICE int at(int i) const { return at_.get(i + 1); }
   // Steps of a row of a tile, and of its longest one.
@@ -93,7 +104,8 @@ class MailboxSteps {
 template <class Shape>
 FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const MailboxChunk& c,
                                  uint32_t (&w)[Shape::kProducts][Shape::kTiles][4]) {
-  const int first = (me.unit / Shape::kUnits * Shape::kWarps + me.warp) * Shape::kProducts;
+  const int block = me.way.number * static_cast<int>(c.blocks) + me.unit / Shape::kUnits;
+  const int first = (block * Shape::kWarps + me.warp) * Shape::kProducts;
   const uint32_t* const p =
       c.weights + (int64_t{first} * Shape::kTiles * device::kWarp + me.lane) * 4;
   FASTSEQ_UNROLL(64) for (int i = 0; i < Shape::kProducts; ++i) {
@@ -108,13 +120,12 @@ FASTSEQ_DEVICE void load_weights(const MailboxPlace<Shape>& me, const MailboxChu
 template <class Shape>
 struct MailboxCell {
   int in_block, in_tile, unit;
-  int row;              // of the batch
+  int row;              // as in tensors of states
   bool mine;            // whether this thread's team has the tile; the same for a whole warp
   bool exists, inside;  // the row; the unit, too
 
-  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int64_t batch, int64_t hidden)
-      : first_(me.first),
-        batch_(static_cast<int>(batch)),
+  FASTSEQ_DEVICE MailboxCell(const MailboxPlace<Shape>& me, int64_t hidden)
+      : me_(me),
         hidden_(static_cast<int>(hidden)),
         kept_(Shape::kKeptAt, (me.last - me.first) * Shape::kKept * Shape::kCells) {
     const int of_team = device::thread_index() % Shape::kCells;
@@ -125,10 +136,10 @@ struct MailboxCell {
   }
 
   FASTSEQ_DEVICE void go_to(int tile) {
-    const int thread = device::thread_index(), of_group = tile - first_;
-    row = tile * kMailboxRows + in_tile;
+    const int thread = device::thread_index(), of_group = tile - me_.first;
+    row = me_.way.first() + tile * kMailboxRows + in_tile;
     mine = thread / Shape::kCells == of_group % Shape::kTeams;
-    exists = row < batch_;
+    exists = me_.exists(tile, in_tile);
     inside = exists && unit < hidden_;
     place_ = of_group * Shape::kKept * Shape::kCells + thread % Shape::kCells;
   }
@@ -162,7 +173,8 @@ struct MailboxCell {
     return int64_t{at} * (width * hidden_) + (i * hidden_ + unit);
   }
 
-  int first_, batch_, hidden_;
+  const MailboxPlace<Shape>& me_;
+  int hidden_;
   device::Shared<float> kept_;
   int place_;
 };

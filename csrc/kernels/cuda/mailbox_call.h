@@ -6,13 +6,14 @@
 
 namespace fastseq::cuda {
 
-// How a call is divided. A group of blocks holds all of W_hh once, and takes some of the tiles.
+// How a call is divided. A group of blocks holds all of W_hh once, and takes some of the tiles. Of
+// both directions of a layer each has as many groups, all in one launch.
 struct MailboxPlan {
-  int64_t blocks;  // of a group
-  int64_t groups;
+  int64_t blocks;         // of a group
+  int64_t groups;         // of a direction
   int64_t tiles;          // of a group, at most
   int64_t chunk;          // steps of a launch, at most
-  int64_t slot;           // words of a step
+  int64_t slot;           // words of a step, of both directions
   int64_t weights, kept;  // words of both, beside those of the steps
 
   int64_t words() const { return slot * (chunk + 1); }

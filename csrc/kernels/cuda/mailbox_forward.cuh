@@ -32,15 +32,15 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
   using Shape = typename ForwardBlock<S, C, kHidden, kWarps>::Shape;
   constexpr int G = C::kGates;
   const int count = static_cast<int>(a.chunk.count);
-  const MailboxPlace<Shape> me(a.chunk, a.seq.batch, a.hidden);
-  const MailboxSteps<Shape> steps(a.seq, a.chunk, me, a.seq.reverse);
+  const MailboxPlace<Shape> me(a.chunk, a.seq, a.hidden);
+  const MailboxSteps<Shape> steps(a.chunk, me, me.way.reverse());
   const MailboxSums<Shape> sums;
-  MailboxCell<Shape> cell(me, a.seq.batch, a.hidden);
+  MailboxCell<Shape> cell(me, a.hidden);
   uint32_t w[Shape::kProducts][Shape::kTiles][4];
   load_weights<Shape>(me, a.chunk, w);
   float bias = 0;
   if constexpr (C::kSplitsGates) {
-    if (a.bias_hn && cell.unit < a.hidden) bias = cell.template load<S>(a.bias_hn, 0);
+    if (a.bias_hn && cell.unit < a.hidden) bias = cell.template load<S>(a.bias_hn, me.way.number);
   }
   device::sync();  // the table of steps is there
 
@@ -68,7 +68,7 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
             c = goes_on ? cell.template load<float>(a.chunk.kept, cell.row)
                         : cell.template load<S>(a.c0, cell.row);
           }
-          if (a.resets.before(a.seq, now, cell.row, length)) {
+          if (a.resets.before(me.way, now, cell.row, length)) {
             h = cell.template replacing<S>(a.resets.h);
             c = cell.template replacing<S>(a.resets.c);
           }
@@ -80,12 +80,12 @@ FASTSEQ_DEVICE void mailbox_forward_steps(const ForwardBlock<S, C, kHidden, kWar
       float x[G] = {};   // under way while the words are waited for
       bool cut = false;  // whether the step after this one begins with another state
       if (active) {
-        cut = a.resets.after(a.seq, now, cell.row, length);
+        cut = a.resets.after(me.way, now, cell.row, length);
         FASTSEQ_UNROLL(4)
         for (int g = 0; g < G; ++g) x[g] = cell.template load<S>(a.pre, row, G, g);
       }
 
-      sums.multiply(me, turn, slot, tile * kMailboxRows + me.g < a.seq.batch, w);
+      sums.multiply(me, turn, slot, me.exists(tile, me.g), w);
       device::sync();
       if (!cell.mine) continue;
 
@@ -130,10 +130,10 @@ mailbox_forward_kernel(ForwardBlock<S, C, kHidden, kWarps> a) {
 
 // For hidden sizes to kHidden. The two below choose it.
 template <class S, class C, int kHidden, int kWarps = 8>
-const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan, int64_t calls = 1) {
+const char* mailbox_forward_plan_of(const MailboxForward& a, MailboxPlan& plan) {
   using Block = ForwardBlock<S, C, kHidden, kWarps>;
-  return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>,
-                                            a.seq.steps, a.seq.batch, a.hidden, calls, plan);
+  return mailbox_ask<typename Block::Shape>(mailbox_forward_kernel<S, C, kHidden, kWarps>, a.seq,
+                                            a.hidden, plan);
 }
 template <class S, class C, int kHidden, int kWarps = 8>
 const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,
@@ -147,12 +147,11 @@ const char* mailbox_forward_of(const MailboxForward& a, const MailboxPlan& plan,
 }
 
 // Whether a call fits on the current device, and how it is divided: null, or why it does not. Asks
-// for sizes alone; no tensor need be there yet. `calls`: as many such calls are to run side by
-// side, each on a stream of its own; where they do not fit, one after the other may.
+// for sizes alone; no tensor need be there yet.
 template <class S, class C>
-const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan, int64_t calls = 1) {
+const char* mailbox_forward_plan(const MailboxForward& a, MailboxPlan& plan) {
   return with_hidden<S, C>(a.hidden, [&](auto hidden) {
-    return mailbox_forward_plan_of<S, C, decltype(hidden)::kValue>(a, plan, calls);
+    return mailbox_forward_plan_of<S, C, decltype(hidden)::kValue>(a, plan);
   });
 }
 

@@ -15,7 +15,8 @@ const char* refusal(Cell cell, DType dtype, const Sequence& seq, int64_t hidden,
   const Persistent kernel = persistent_kernel(cell, dtype, hidden);
   if (kernel == Persistent::kNone) return "there is no such kernel for this dtype and hidden_size";
   // Rows, and places within a step, are ints.
-  if (seq.rows() > 0x7fffffff || seq.batch * hidden * 4 > 0x7fffffff)
+  if (seq.directions * seq.rows() > 0x7fffffff ||
+      seq.directions * seq.batch * hidden * 4 > 0x7fffffff)
     return "the input is larger than the kernel's indices";
   return device::refusal_of_products();
 }
@@ -53,13 +54,15 @@ const char* launch_self(void (*kernel)(Block), const Arguments& args, void* stre
   if constexpr (Block::kShared > device::kSharedLimit) {
     if (const char* error = device::allow_shared(kernel, Block::kShared)) return error;
   }
-  const device::Grid grid{divide_up(args.seq.batch, kSelfRows), Block::kThreads, Block::kShared};
+  const int64_t blocks = args.seq.directions * divide_up(args.seq.batch, kSelfRows);
+  const device::Grid grid{blocks, Block::kThreads, Block::kShared};
   return device::launch(kernel, grid, as_stream(stream), Block(args));
 }
 
 }  // namespace
 
-const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch) {
+const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch,
+                            int64_t directions) {
   RecurrenceForward forward{};
   RecurrenceBackward backward{};
   forward.cell = backward.cell = cell;
@@ -70,7 +73,8 @@ const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batc
                                 .batch_sizes = nullptr,
                                 .offsets = nullptr,
                                 .reverse = false,
-                                .order = nullptr};
+                                .order = nullptr,
+                                .directions = directions};
   PersistentPlan plan;
   const char* const error = persistent_plan(dtype, forward, plan);
   return error ? error : persistent_plan(dtype, backward, plan);

@@ -32,9 +32,10 @@ constexpr Persistent persistent_kernel(Cell cell, DType dtype, int64_t hidden) {
 }
 
 // Whether the current device has room, forward and backward, for all blocks of a kernel that wait
-// for each other, at any number of steps. Asked before anything is launched: a call that is refused
-// can still go another way.
-const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch);
+// for each other, at any number of steps, those of both directions where there are two. Asked
+// before anything is launched: a call that is refused can still go another way.
+const char* persistent_room(DType dtype, Cell cell, int64_t hidden, int64_t batch,
+                            int64_t directions);
 
 // What a launch wants on the device beside its tensors.
 struct PersistentPlan {

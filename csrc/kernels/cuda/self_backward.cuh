@@ -75,7 +75,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
   // What the state is kept in: c in float, h as it was stored.
   using K = std::conditional_t<C::kHasCellState, float, S>;
   constexpr int G = C::kGates, kSteps = Block::kSteps, kPitch = Block::kPitch, kCells = 4;
-  const SelfLane at(a.seq, a.hidden, 16);
+  SelfLane at(a.seq, a.hidden, 16);
   const int H = at.hidden;
   const device::Shared<SpareWeights> spare(Block::kSides,
                                            (kSteps - Block::kKept) * Block::kThreads);
@@ -95,7 +95,8 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
       const int gate = k / kHidden, from = k % kHidden;
       const bool there = unit < H && from < H && gate < G;
       const S* const rows = static_cast<const S*>(a.weight_hh);
-      const S x = there ? device::memory::load(rows + (gate * H + from) * H + unit) : S{};
+      const int row = (gate + at.way.number * G) * H + from;
+      const S x = there ? device::memory::load(rows + row * H + unit) : S{};
       columns.set(i / kHidden * Block::kWay + unit, x);
     }
     device::sync();
@@ -119,8 +120,8 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
   const device::Shared<F> sides(0, 2 * kSelfRows * kPitch);
 
   // From the last step of the recurrence to the first. The one before it is the next one here.
-  const auto time = [&](int step) { return a.seq.reverse ? step : at.steps - 1 - step; };
-  const auto start = [&](int step) { return step < at.steps ? a.seq.offset(time(step)) : 0; };
+  const auto time = [&](int step) { return at.way.reverse() ? step : at.steps - 1 - step; };
+  const auto start = [&](int step) { return step < at.steps ? at.way.offset(time(step)) : 0; };
   bool cut[2];  // whether the state before the step replaced another, by rows
   S cached[kCells][C::kCached + 1], grad_y[kCells];
   K before[kCells];  // c or h before the step; of a cell without either, h after it
@@ -130,7 +131,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
       return device::memory::load(at.of(static_cast<const S*>(tensor) + from * H, j, 1, 0));
     };
     FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
-      cut[i] = step < at.steps && a.resets.before(a.seq, t, at.row + i, at.lengths[i]);
+      cut[i] = step < at.steps && a.resets.before(at.way, t, at.row + i, at.lengths[i]);
     }
     FASTSEQ_UNROLL(4) for (int j = 0; j < kCells; ++j) {
       const bool there = step < at.steps && at.active(j, t);
@@ -229,6 +230,7 @@ FASTSEQ_DEVICE void self_backward_steps(const SelfBackwardBlock<S, C, kHidden>& 
         device::store(at.of(static_cast<S*>(a.grad_aux) + int64_t{here} * H, j, 1, 0), dr[2]);
       }
     }
+    device::forget(at.row);  // places in tensors: made anew each step
     here = next;
     next = start(step + 2);
     FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) replaced[i] = cut[i];

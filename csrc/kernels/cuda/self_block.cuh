@@ -43,29 +43,30 @@ struct alignas(16) SpareWeights {
 // A lane's place: unit g of each eight of its warp's units, rows 2q and 2q + 1 of its block. Its
 // cell number j is row j % 2, unit j / 2 of these.
 struct SelfLane {
+  Direction way;  // of the block: those of the second direction come behind those of the first
   int warp, lane, g, q;
-  int unit, row;  // of cell 0, in the layer and in the batch
-  int hidden, batch;
-  int lengths[2];  // of its rows, in steps
+  int unit, row;  // of cell 0, in the layer and in tensors of states
+  int hidden;
+  int lengths[2];  // of its rows, in steps; -1: there is no such row
   int steps;       // of the block: of its longest row
 
   FASTSEQ_DEVICE SelfLane(const TableOfSteps& a, int64_t width, int units)
-      : warp(device::thread_index() / device::kWarp),
+      : way{a, block() >= blocks(a)},
+        warp(device::thread_index() / device::kWarp),
         lane(device::thread_index() % device::kWarp),
         g(lane / 4),
         q(lane % 4),
         unit(warp * units + g),
-        row(static_cast<int>(device::block_index()) * kSelfRows + 2 * q),
+        row(way.first() + (block() - way.number * blocks(a)) * kSelfRows + 2 * q),
         hidden(static_cast<int>(width)),
-        batch(static_cast<int>(a.batch)),
-        steps(longest(a, row - 2 * q)) {
+        steps(longest(row - 2 * q)) {
     FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
-      lengths[i] = row + i < batch ? a.length(row + i) : 0;
+      lengths[i] = row + i < way.end() ? way.length(row + i) : -1;
     }
   }
 
   FASTSEQ_DEVICE bool inside(int j) const {
-    return unit + j / 2 * 8 < hidden && row + j % 2 < batch;
+    return unit + j / 2 * 8 < hidden && lengths[j % 2] >= 0;
   }
   FASTSEQ_DEVICE bool active(int j, int t) const {
     return unit + j / 2 * 8 < hidden && t < lengths[j % 2];
@@ -83,10 +84,15 @@ struct SelfLane {
   }
 
  private:
-  FASTSEQ_DEVICE int longest(const TableOfSteps& a, int first) const {
+  static FASTSEQ_DEVICE int block() { return static_cast<int>(device::block_index()); }
+  // Of a direction.
+  static FASTSEQ_DEVICE int blocks(const TableOfSteps& a) {
+    return (static_cast<int>(a.batch) + kSelfRows - 1) / kSelfRows;
+  }
+  FASTSEQ_DEVICE int longest(int first) const {
     int most = 0;
     FASTSEQ_UNROLL(8) for (int i = 0; i < kSelfRows; ++i) {
-      const int steps = first + i < batch ? a.length(first + i) : 0;
+      const int steps = first + i < way.end() ? way.length(first + i) : 0;
       most = most < steps ? steps : most;
     }
     return most;

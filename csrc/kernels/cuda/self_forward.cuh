@@ -77,7 +77,7 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
   using F = typename Block::F;
   constexpr int G = C::kGates, kTiles = Block::kTiles, kSteps = Block::kSteps;
   constexpr int kCells = 2 * Block::kOctets, kPitch = Block::kPitch;
-  const SelfLane at(a.seq, a.hidden, 8 * Block::kOctets);
+  SelfLane at(a.seq, a.hidden, 8 * Block::kOctets);
   const int H = at.hidden;
   const device::Shared<F> states(0, 2 * kSelfRows * kPitch);
   const auto keep = [&](int buffer, int j, float h) {
@@ -91,7 +91,7 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
       FASTSEQ_UNROLL(4) for (int i = 0; i < 4; ++i) {
         const int half = 2 * m + i % 2, of = at.unit + half / G * 8;
         const int k = (2 * s + i / 2) * kMatrixRow<F> + at.q * (kMatrixRow<F> / 4);
-        w[m][s][i] = weights_at<S>(a, half % G * H + of, k, of < H);
+        w[m][s][i] = weights_at<S>(a, (half % G + at.way.number * G) * H + of, k, of < H);
       }
     }
   }
@@ -103,7 +103,7 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
     if constexpr (C::kHasCellState) {
       if (at.inside(j)) c[j] = device::load(at.of(static_cast<const S*>(a.c0), j, 1, 0));
     }
-    if (a.resets.before(a.seq, a.seq.reverse ? at.steps - 1 : 0, at.row + j % 2,
+    if (a.resets.before(at.way, at.way.reverse() ? at.steps - 1 : 0, at.row + j % 2,
                         at.lengths[j % 2])) {
       h[j] = at.template replacing<S>(a.resets.h, j);
       c[j] = at.template replacing<S>(a.resets.c, j);
@@ -113,14 +113,15 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
   if constexpr (C::kSplitsGates) {
     FASTSEQ_UNROLL(2) for (int o = 0; o < Block::kOctets; ++o) {
       if (a.bias_hn && at.unit + o * 8 < H) {
-        bias[o] = device::load(static_cast<const S*>(a.bias_hn) + at.unit + o * 8);
+        bias[o] =
+            device::load(static_cast<const S*>(a.bias_hn) + at.way.number * H + at.unit + o * 8);
       }
     }
   }
 
   // Where step number `step` of the recurrence is in time, and at which row; and what it reads.
-  const auto time = [&](int step) { return a.seq.reverse ? at.steps - 1 - step : step; };
-  const auto start = [&](int step) { return step < at.steps ? a.seq.offset(time(step)) : 0; };
+  const auto time = [&](int step) { return at.way.reverse() ? at.steps - 1 - step : step; };
+  const auto start = [&](int step) { return step < at.steps ? at.way.offset(time(step)) : 0; };
   S x[kCells][G];
   const auto fetch = [&](int step, int64_t from) {
     const S* const pre = static_cast<const S*>(a.pre) + from * H * G;
@@ -154,9 +155,10 @@ FASTSEQ_DEVICE void self_forward_steps(const SelfForwardBlock<S, C, kHidden>& a)
     }
     bool cut[2];  // whether the step after this one begins with another state
     FASTSEQ_UNROLL(2) for (int i = 0; i < 2; ++i) {
-      cut[i] = a.resets.after(a.seq, t, at.row + i, at.lengths[i]);
+      cut[i] = a.resets.after(at.way, t, at.row + i, at.lengths[i]);
     }
     const int64_t row = here;
+    device::forget(at.lengths[1]);  // which cells there are: found anew each step
     here = next;
     next = start(step + 2);
     fetch(step + 1, here);

@@ -10,9 +10,10 @@ namespace fastseq::cuda {
 // the device holds the row at which each step starts, where the last one ends, and then the steps
 // of each row of the batch; null: each row has all.
 struct TableOfSteps {
-  int64_t steps, batch;  // T, B
-  const int32_t* table;  // [T + 1 + B]
-  bool reverse;
+  int64_t steps, batch, rows;  // T, B, N
+  const int32_t* table;        // [T + 1 + B]
+  bool reverse;                // the first direction; the second one runs the other way
+  int64_t directions;          // 1 or 2
 
   // Row of every [N, ...] tensor at which step t starts.
   FASTSEQ_DEVICE int offset(int t) const {
@@ -20,6 +21,26 @@ struct TableOfSteps {
   }
   FASTSEQ_DEVICE int length(int row) const {
     return table ? device::load(table + steps + 1 + row) : static_cast<int>(steps);
+  }
+};
+
+// One direction of a call. Tensors of both lie one behind the other in one allocation, so that to a
+// kernel a direction is a number of rows to skip, which is the same for all lanes: a second set of
+// pointers would need registers, and backward has none left. What follows of its number is made
+// where it is needed, for the same reason. Rows are counted as in tensors of states, [D, B, ...].
+struct Direction {
+  const TableOfSteps& seq;
+  int number;  // 0, or 1: the second one
+
+  // Whether it runs from the last step to the first.
+  FASTSEQ_DEVICE bool reverse() const { return seq.reverse != (number != 0); }
+  // Its rows, from the first one on.
+  FASTSEQ_DEVICE int first() const { return number ? static_cast<int>(seq.batch) : 0; }
+  FASTSEQ_DEVICE int end() const { return first() + static_cast<int>(seq.batch); }
+  FASTSEQ_DEVICE int length(int row) const { return seq.length(row - first()); }
+  // Where step t starts in tensors of all steps, [D, N, ...]: a row is still to be added.
+  FASTSEQ_DEVICE int offset(int t) const {
+    return seq.offset(t) + (number ? static_cast<int>(seq.rows - seq.batch) : 0);
   }
 };
 
@@ -32,16 +53,19 @@ struct Resets {
 
   // Whether the state before step t of a row is replaced, and the one after it. No mark counts
   // beyond the row's length, nor before the first step of a reverse recurrence.
-  FASTSEQ_DEVICE bool before(const TableOfSteps& seq, int t, int row, int length) const {
-    return marks && t < length && marked(seq, seq.reverse ? t + 1 : t, row, length);
+  FASTSEQ_DEVICE bool before(const Direction& way, int t, int row, int length) const {
+    return marks && t < length && marked(way, way.reverse() ? t + 1 : t, row, length);
   }
-  FASTSEQ_DEVICE bool after(const TableOfSteps& seq, int t, int row, int length) const {
-    return marks && (t > 0 || !seq.reverse) && marked(seq, seq.reverse ? t : t + 1, row, length);
+  FASTSEQ_DEVICE bool after(const Direction& way, int t, int row, int length) const {
+    return marks && (t > 0 || !way.reverse()) &&
+           marked(way, way.reverse() ? t : t + 1, row, length);
   }
 
  private:
-  FASTSEQ_DEVICE bool marked(const TableOfSteps& seq, int t, int row, int length) const {
-    return t < length && device::memory::load(marks + t * static_cast<int>(seq.batch) + row);
+  // Marks are those of both directions.
+  FASTSEQ_DEVICE bool marked(const Direction& way, int t, int row, int length) const {
+    const int batch = static_cast<int>(way.seq.batch);
+    return t < length && device::memory::load(marks + t * batch + (row - way.first()));
   }
 };
 
@@ -61,8 +85,10 @@ const char* write_table(const Sequence& seq, int32_t* table, void* stream);
 inline TableOfSteps steps_of(const Sequence& seq, const int32_t* table) {
   return {.steps = seq.steps,
           .batch = seq.batch,
+          .rows = seq.rows(),
           .table = is_ragged(seq) ? table : nullptr,
-          .reverse = seq.reverse};
+          .reverse = seq.reverse,
+          .directions = seq.directions};
 }
 
 inline Resets resets_of(const Extras& extra) {
