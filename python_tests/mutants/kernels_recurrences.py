@@ -16,6 +16,21 @@ SIZES = "test_layer.py::test_against_the_reference_at_odd_sizes"
 FEATURE = "test_extended_layer.py::test_feature"
 
 KERNELS_RECURRENCES = [
+    # ---- gradients of the initial states, and single rows
+    Mutant(
+        name="a single step packs no W_hh even where initial states want their gradients",
+        file=f"{CPU}/backward_scratch.h",
+        old="a.seq.steps > 1 || a.grad_h0 || a.grad_reset_h;",
+        new="a.seq.steps > 1 || a.grad_reset_h;",
+        tests=(f"{PLAIN}[all-forwards-one step-GRU-R=H]",),
+    ),
+    Mutant(
+        name="one row's second panel is the first one again",
+        file=f"{CPU}/tiles.h",
+        old="panel + p * size + v * L * D::kPair",
+        new="panel + v * L * D::kPair",
+        tests=("test_invariance.py::test_layers[False-GRU-torch.float32]",),
+    ),
     # ---- cells
     Mutant(
         name="LSTM: the gradient of f lacks its slope",

@@ -122,16 +122,23 @@ PYTHON_GRADIENTS = [
     Mutant(
         name="b_hh has no gradient unless b_ih has one",
         file="fastseq/autograd/layer.py",
-        old="need[5] or need[6]",
-        new="need[5]",
+        old="(b_ih or b_hh) << 3",
+        new="b_ih << 3",
         tests=("test_recurrent_parity.py::test_one_gradient_alone_is_wanted",),
     ),
     Mutant(
         name="x has no gradient unless a weight has one",
         file="fastseq/autograd/layer.py",
-        old="needed = (need[0], need[3]",
-        new="needed = (need[0] and need[3], need[3]",
+        old="return x | w_ih",
+        new="return (x and w_ih) | w_ih",
         tests=("test_recurrent_parity.py::test_one_gradient_alone_is_wanted",),
+    ),
+    Mutant(
+        name="h0 has no gradient unless c0 has one",
+        file="fastseq/autograd/layer.py",
+        old="(h0 or c0) << 5",
+        new="c0 << 5",
+        tests=("test_extended_layer.py::test_feature[lengths-1-False]",),
     ),
     Mutant(
         name="linear: x's gradient is by the weight turned once more",
