@@ -7,8 +7,8 @@
 // whose sums are added in a fixed order. What a step reads of memory is asked for before the
 // barrier and the product of the step before it.
 //
-// Not measured. Estimated a step at H = 128, bfloat16, LSTM: 0.9 to 1.3 us. The loop of sm_90 has
-// 620 instructions, and two warps a scheduler make 1,240 clocks (0.7 us) of them; two warps
+// Not measured. Estimated a step at H = 128, bfloat16, LSTM: 1.1 to 1.5 us. The loop of sm_90 has
+// 790 instructions, and two warps a scheduler make 1,580 clocks (0.9 us) of them; two warps
 // do not hide all of what they wait for: eight products in a chain (0.15 us), a tanh, and of the
 // loads of saved gates what is left behind barrier and products (0 to 0.3 us). Once a launch: W_hh
 // in eight parts (5 us).

@@ -8,9 +8,9 @@
 // barrier a step, since h is read from one buffer and written to the other. What a step reads of
 // memory was asked for in the step before.
 //
-// Not measured. Estimated a step at H = 128, bfloat16, LSTM: 1.0 to 1.3 us. What bounds it is the
-// issue of instructions: the loop of sm_90 has 550 of them, a few of which are slow paths of
-// divisions, and four warps a scheduler make 2,000 clocks. The products hide behind that (64 a
+// Not measured. Estimated a step at H = 128, bfloat16, LSTM: 1.2 to 1.5 us. What bounds it is the
+// issue of instructions: the loop of sm_90 has 640 of them, some of which are slow paths of
+// divisions, and four warps a scheduler make 2,300 clocks. The products hide behind that (64 a
 // tensor core, of 8 clocks each on an A100 and 5 on an H100), and so do the loads. Once a launch:
 // W_hh, 128 KB a block, from L2 (2 to 3 us). cuDNN's kernel for few units was published at 2.65 us
 // (H100, H = 128, 16 rows).
