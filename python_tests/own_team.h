@@ -46,4 +46,23 @@ void run_team(const Args& args, int64_t threads, const Bytes& bytes, const Membe
   for (std::thread& worker : workers) worker.join();
 }
 
+// Backward of what forward made, but for the gradients, which come from outside or are made.
+inline RecurrenceBackward back_from(const RecurrenceForward& f) {
+  RecurrenceBackward b{};
+  b.cell = f.cell;
+  b.seq = f.seq;
+  b.hidden = f.hidden;
+  b.state = f.state;
+  b.y = f.y;
+  b.gates = f.gates;
+  b.cells = f.cells;
+  b.h0 = f.h0;
+  b.c0 = f.c0;
+  b.weight_hh = f.weight_hh;
+  b.weight_hr = f.weight_hr;
+  b.in = f.in;
+  b.asked = f.asked;
+  return b;
+}
+
 }  // namespace fastseq::tests

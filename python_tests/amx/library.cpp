@@ -168,25 +168,12 @@ ENTRY const char* run_layer(const int64_t* sizes, void* const* tensors) {
 
     auto grad_pre = unwritten<BFloat16>(T * B * G * H),
          grad_aux = unwritten<BFloat16>(T * B * std::max(H, R));
-    RecurrenceBackward b{};
-    b.cell = f.cell;
-    b.seq = f.seq;
-    b.hidden = H;
-    b.state = R;
-    b.asked = f.asked;
+    RecurrenceBackward b = tests::back_from(f);
     b.grad_y = p.take();
     b.grad_h_n = p.take();
     b.grad_c_n = p.take();
-    b.y = f.y;
-    b.gates = f.gates;
-    b.cells = f.cells;
-    b.h0 = f.h0;
-    b.c0 = f.c0;
-    b.weight_hh = f.weight_hh;
-    b.weight_hr = f.weight_hr;
     b.grad_pre = grad_pre.data();
     b.grad_aux = grad_aux.data();
-    b.in = f.in;
     b.grad_x = p.take();
     b.grad_h0 = p.take();
     b.grad_c0 = p.take();

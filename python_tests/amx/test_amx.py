@@ -7,7 +7,7 @@ refuses; products are held to a plain loop bit by bit, whole layers to the refer
 from __future__ import annotations
 
 import ctypes
-import shutil
+import platform
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -275,6 +275,7 @@ void product(const PanelShape& shape, const BFloat16* packed, const BFloat16* st
 """
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another CPU's instructions")
 def test_the_instructions_themselves_assemble(tmp_path: Path) -> None:
     """As CMakeLists.txt compiles them; that they do what the unit does, only AMX can show."""
     (tmp_path / "real.cpp").write_text(REAL)
@@ -283,13 +284,9 @@ def test_the_instructions_themselves_assemble(tmp_path: Path) -> None:
     flags += f" -DFASTSEQ_CAPABILITY=amx -DFASTSEQ_VECTOR_BYTES=64 -I{amx_build.ROOT / 'csrc'}"
     command = [amx_build.compiler(), *flags.split(), "-c", "real.cpp", "-o", "real.o"]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    if "unrecognized command-line option" in built.stderr or "no such instruction" in built.stderr:
-        pytest.skip("compiler or assembler know no AMX, and the library is built without it")
     assert built.returncode == 0, built.stderr
-    if not (objdump := shutil.which("objdump")):
-        pytest.skip("there is no objdump")
     code = subprocess.run(
-        [objdump, "-d", "--no-show-raw-insn", "real.o"],
+        ["objdump", "-d", "--no-show-raw-insn", "real.o"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     code = " ".join(code.split())
