@@ -20,8 +20,8 @@ KERNELS_RECURRENCES = [
     Mutant(
         name="a single step packs no W_hh even where initial states want their gradients",
         file=f"{CPU}/backward_scratch.h",
-        old="a.seq.steps > 1 || a.grad_h0 || a.grad_reset_h;",
-        new="a.seq.steps > 1 || a.grad_reset_h;",
+        old="return a.seq.steps > 1 || a.grad_h0 || a.grad_reset_h;",
+        new="return a.seq.steps > 1 || a.grad_reset_h;",
         tests=(f"{PLAIN}[all-forwards-one step-GRU-R=H]",),
     ),
     Mutant(
