@@ -144,6 +144,13 @@ KERNELS_IMAGES = [
         tests=("test_pool.py::test_nan_and_infinities[torch.float32-NCHW]",),
     ),
     Mutant(
+        name="pool: of a window of many places, the next lie a byte further",
+        file=f"{CPU}/pool_vectors.h",
+        old="wide ? 4 * n : n",
+        new="n",
+        tests=("test_pool.py::test_windows_of_many_places[torch.float32-1-(17, 16)-NCHW]",),
+    ),
+    Mutant(
         name="pool: the places of a padded, dilated window are off",
         file=SHARED,
         old="(-s + dilation - 1) / dilation",

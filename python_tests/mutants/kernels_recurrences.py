@@ -6,6 +6,7 @@ CPU = "csrc/kernels/cpu"
 CELLS = "csrc/kernels/cells.h"
 TYPES = "csrc/kernels/types.h"
 FORWARD = f"{CPU}/recurrence_forward.cpp"
+FORWARD_ROWS = f"{CPU}/forward_rows.h"
 BACKWARD = f"{CPU}/recurrence_backward.cpp"
 OPTIONS = f"{CPU}/forward_options.h"
 OPTIONS_BACK = f"{CPU}/backward_options.h"
@@ -87,6 +88,13 @@ KERNELS_RECURRENCES = [
         old="(h <= 0) ? V{} : dh",
         new="(h < 0) ? V{} : dh",
         tests=("test_recurrent_numbers.py::test_relu_has_no_slope_at_zero",),
+    ),
+    Mutant(
+        name="ReLU RNN: its loop is that of tanh",
+        file=f"{CPU}/recurrence_common.h",
+        old="if (relu) return RnnReluCell::forward<M>(x, r, h_prev, c_prev, zone, cache, c, h);",
+        new="RnnTanhCell::forward<M>(x, r, h_prev, c_prev, zone, cache, c, h);",
+        tests=(f"{PLAIN}[all-forwards-padded-RNN_RELU-R=H]",),
     ),
     # ---- numbers
     Mutant(
@@ -197,7 +205,7 @@ KERNELS_RECURRENCES = [
     ),
     Mutant(
         name="packed: the final state of a row is that of a longer one",
-        file=FORWARD,
+        file=FORWARD_ROWS,
         old="a.seq.active(last) <= row",
         new="a.seq.active(last) < row",
         tests=(f"{PLAIN}[all-forwards-packed-GRU-R=H]",),
@@ -211,7 +219,7 @@ KERNELS_RECURRENCES = [
     ),
     Mutant(
         name="lengths: outputs of absent rows are not cleared",
-        file=FORWARD,
+        file=FORWARD_ROWS,
         old="fill_row(static_cast<S*>(a.y) + at * R, R);",
         new=";",
         tests=("test_absent_rows.py::test_zeros_where_rows_are_absent",),

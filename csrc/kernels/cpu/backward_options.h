@@ -15,7 +15,7 @@ struct At {
   bool replaced, cut;  // whether the state before this step was replaced, and the one after it
 };
 
-template <class S, class C>
+template <class S>
 struct BackwardOptions {
   using D = dot_t<S>;
   using A = typename D::Sum;
@@ -73,11 +73,13 @@ struct BackwardOptions {
   // ---- layer norm: the cell's backward waits for the gradient of a whole row, and what W_hh read
   // for that of the normalized product.
   FASTSEQ_INLINE A* output_of(int64_t row) const { return all.output + row * all.m_stride; }
-  FASTSEQ_INLINE A* side_of(int64_t row) const { return all.side + row * C::kGates * all.m_stride; }
+  FASTSEQ_INLINE A* side_of(int64_t row) const {
+    return all.side + row * gates_of(a.cell) * all.m_stride;
+  }
 
   // Runs cell(u, gradient of h, of c, of o), L units at a time, and takes its gradients through the
   // norm of the product.
-  template <class Cell>
+  template <class C, class Cell>
   void normed_row(const At& p, const Cell& cell) const {
     const int64_t H = a.hidden, M = all.m_stride;
     A* const output = output_of(p.row);

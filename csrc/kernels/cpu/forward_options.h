@@ -17,13 +17,12 @@ struct Spot {
   bool cut;  // whether the state after the step is replaced
 };
 
-template <class S, class C>
+template <class S>
 struct ForwardOptions {
   using D = dot_t<S>;
   using A = typename D::Sum;
   using V = Vec<A>;
   static constexpr int64_t L = lanes_of<A>;
-  static constexpr bool kGated = C::kGates > 1;
 
   const RecurrenceForward& a;
   const Shared<D>& all;
@@ -81,7 +80,9 @@ struct ForwardOptions {
   }
 
   // ---- layer norm (Ba et al., 2016): the cell waits until the product of the whole row is there.
-  FASTSEQ_INLINE void keep_product(const Spot& p, int64_t panel, const A* tile) const {
+  template <class C>
+  void keep_product(const Spot& p, int64_t panel, const A* tile) const {
+    constexpr bool kGated = C::kGates > 1;
     constexpr int64_t wide = kGated ? C::kGates : kPlainWide;
     A* const to = product_of(p);
     for (int64_t v = 0; v < wide; ++v) {
@@ -101,7 +102,7 @@ struct ForwardOptions {
   }
 
   // Runs cell(u, normalized product, one vector per gate), then, of an LSTM, output(u, h).
-  template <class Cell, class Output>
+  template <class C, class Cell, class Output>
   void normed_row(const Spot& p, const Cell& cell, const Output& output) const {
     const int64_t H = a.hidden, M = all.m_stride;
     A* const product = product_of(p);
@@ -134,7 +135,7 @@ struct ForwardOptions {
 
  private:
   FASTSEQ_INLINE A* product_of(const Spot& p) const {
-    return all.product + p.row * C::kGates * all.m_stride;
+    return all.product + p.row * gates_of(a.cell) * all.m_stride;
   }
 };
 

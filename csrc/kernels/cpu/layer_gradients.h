@@ -154,16 +154,14 @@ struct LayerGradients {
     for (int64_t n0 = mine.first; n0 < mine.last; n0 += kBlockRows) {
       const int64_t rows = mine.last - n0 < kBlockRows ? mine.last - n0 : kBlockRows;
       const S* const from = static_cast<const S*>(a.grad_pre) + n0 * GH;
-      const auto save = [&](int64_t panel, int64_t r, const A* tile)
-                            __attribute__((always_inline)) {
-                              S* const to = static_cast<S*>(a.grad_x) + to_row(n0 + r) * I;
-                              for (int64_t v = 0; v < kPlainWide; ++v) {
-                                const int64_t u = (panel * kPlainWide + v) * L;
-                                if (u >= I) break;
-                                store_n<A>(to + u, load<A>(tile + v * L), I - u);
-                              }
-                            };
-      const auto fetch = [](int64_t, int64_t, Lines&) {};
+      const auto save = [&](int64_t panel, int64_t r, const A* tile) {
+        S* const to = static_cast<S*>(a.grad_x) + to_row(n0 + r) * I;
+        for (int64_t v = 0; v < kPlainWide; ++v) {
+          const int64_t u = (panel * kPlainWide + v) * L;
+          if (u >= I) break;
+          store_n<A>(to + u, load<A>(tile + v * L), I - u);
+        }
+      };
       const Item* state = copy;
       int64_t state_stride = stride;
       bool direct = false;
@@ -174,8 +172,8 @@ struct LayerGradients {
       } else {
         for (int64_t r = 0; r < rows; ++r) load_items<D>(copy + r * stride, from + r * GH, GH);
       }
-      for_each_tile<D, kPlainWide>(shape, packed_ih, 0, panel_count<D>(shape), state, state_stride,
-                                   rows, fetch, save);
+      sweep_tiles<D, kPlainWide>(shape, packed_ih, 0, panel_count<D>(shape), state, state_stride,
+                                 rows, save);
     }
   }
 

@@ -39,17 +39,15 @@ struct Linear {
       for (int64_t r = 0; r < n; ++r) {
         load_items<D>(rows + r * stride, static_cast<const S*>(a.x) + (n0 + r) * a.inner, a.inner);
       }
-      const auto save = [&](int64_t panel, int64_t r, const A* tile)
-                            __attribute__((always_inline)) {
-                              S* const to = static_cast<S*>(a.y) + (n0 + r) * a.outputs;
-                              for (int64_t v = 0; v < kPlainWide; ++v) {
-                                const int64_t u = (panel * kPlainWide + v) * L;
-                                if (u >= a.outputs) break;
-                                store_n<A>(to + u, load<A>(tile + v * L), a.outputs - u);
-                              }
-                            };
-      for_each_tile<D, kPlainWide>(
-          panels, packed, 0, count, rows, stride, n, [](int64_t, int64_t, Lines&) {}, save);
+      const auto save = [&](int64_t panel, int64_t r, const A* tile) {
+        S* const to = static_cast<S*>(a.y) + (n0 + r) * a.outputs;
+        for (int64_t v = 0; v < kPlainWide; ++v) {
+          const int64_t u = (panel * kPlainWide + v) * L;
+          if (u >= a.outputs) break;
+          store_n<A>(to + u, load<A>(tile + v * L), a.outputs - u);
+        }
+      };
+      sweep_tiles<D, kPlainWide>(panels, packed, 0, count, rows, stride, n, save);
     }
   }
 };

@@ -36,7 +36,7 @@ struct Band {
   }
 };
 
-template <class S, class O, bool kSave, class Window>
+template <class S, bool kSave, class Window>
 struct PoolForwardItems {
   using A = accumulate_t<S>;
 
@@ -50,12 +50,12 @@ struct PoolForwardItems {
       const S* const x = static_cast<const S*>(a.x) + band.plane * H * W;
       const int64_t at = band.plane * a.pool.h.out * outs;
       S* const y = static_cast<S*>(a.y) + at;
-      O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
+      const auto offsets = places_at<Window>(a.offsets, a.pool, at);
       walk.run(
           band.first, band.last, [&](int64_t h) { return x + h * W; },
           [&](int64_t o_h, int64_t o_w, int64_t n, Vec<A> value, Places<A> place) {
             store_n<A>(y + o_h * outs + o_w, value, n);
-            if (kSave && offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
+            if (kSave && a.offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
           });
     }
   }
@@ -66,12 +66,12 @@ struct PoolForwardItems {
       const int64_t image = i / a.pool.h.out, o_h = i % a.pool.h.out;
       const S* const x = static_cast<const S*>(a.x) + image * H * W * C;
       S* const y = static_cast<S*>(a.y) + i * a.pool.w.out * C;
-      O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + i * a.pool.w.out * C : nullptr;
+      const auto offsets = places_at<Window>(a.offsets, a.pool, i * a.pool.w.out * C);
       pool_pixels<A, kSave, S, Window>(
           a.pool, o_h, H, W, C, [&](int64_t h) { return x + h * W * C; },
           [&](int64_t o_w, int64_t c, int64_t n, Vec<A> value, Places<A> place) {
             store_n<A>(y + o_w * C + c, value, n);
-            if (kSave && offsets) store_places<A>(offsets + o_w * C + c, place, n);
+            if (kSave && a.offsets) store_places<A>(offsets + o_w * C + c, place, n);
           });
     }
   }
@@ -83,7 +83,7 @@ int64_t line_size(int64_t width) {
   return whole_vectors<A>(width + 2 * lanes_of<A>);
 }
 
-template <class S, class O, class Window>
+template <class S, class Window>
 struct PoolBackwardItems {
   using A = accumulate_t<S>;
 
@@ -96,7 +96,7 @@ struct PoolBackwardItems {
     for (int64_t i = begin; i < end; ++i) {
       const Band band(plan, H, i);
       const S* const grad = static_cast<const S*>(a.grad_y) + band.plane * outs;
-      const O* const offsets = static_cast<const O*>(a.offsets) + band.plane * outs;
+      const auto offsets = places_at<Window>(a.offsets, a.pool, band.plane * outs);
       S* const dx = static_cast<S*>(a.grad_x) + band.plane * H * W;
       walk.forget();
       for (int64_t h = band.first; h < band.last; ++h) {
@@ -112,7 +112,7 @@ struct PoolBackwardItems {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / H, h = i % H;
       const S* const grad = static_cast<const S*>(a.grad_y) + image * outs;
-      const O* const offsets = static_cast<const O*>(a.offsets) + image * outs;
+      const auto offsets = places_at<Window>(a.offsets, a.pool, image * outs);
       S* const dx = static_cast<S*>(a.grad_x) + i * W * C;
       if constexpr (std::is_same_v<A, S>) {
         pool_gradient_pixels<A, Window>(a.pool, h, W, C, grad, offsets, dx);
@@ -142,37 +142,38 @@ struct Pool {
     return plan_of<A>(images, images.height, walk.size + line_size<A>(images.width));
   }
 
-  template <class O, bool kSave>
+  template <bool kSave>
   static void forward_as(const PoolForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                          void* scratch) {
-    with_window<O, (sizeof(S) == 8)>(a.pool, [&](auto window) {
-      using Items = PoolForwardItems<S, O, kSave, decltype(window)>;
-      if (a.images.channels_last) return Items::pixels(a, first, last);
-      Items::planes(a, plan, first, last, static_cast<A*>(scratch));
+    with_window<(sizeof(S) == 8)>(a.pool, [&](auto window) {
+      using Window = decltype(window);
+      if (a.images.channels_last) {
+        return across_channels<Window, kSave>(a.pool, [&](auto window) {
+          PoolForwardItems<S, kSave, decltype(window)>::pixels(a, first, last);
+        });
+      }
+      PoolForwardItems<S, kSave, Window>::planes(a, plan, first, last, static_cast<A*>(scratch));
     });
   }
   static void forward(const PoolForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                       void* scratch) {
     if constexpr (kCopies) {
-      if (!a.offsets) return forward_as<uint8_t, false>(a, plan, first, last, scratch);
+      if (!a.offsets) return forward_as<false>(a, plan, first, last, scratch);
     }
-    if (a.pool.wide()) return forward_as<int32_t, true>(a, plan, first, last, scratch);
-    forward_as<uint8_t, true>(a, plan, first, last, scratch);
+    forward_as<true>(a, plan, first, last, scratch);
   }
 
-  template <class O>
-  static void backward_as(const PoolBackward& a, const ImagesPlan& plan, int64_t first,
-                          int64_t last, void* scratch) {
-    with_window<O, (sizeof(S) == 8)>(a.pool, [&](auto window) {
-      using Items = PoolBackwardItems<S, O, decltype(window)>;
-      if (a.images.channels_last) return Items::pixels(a, first, last, static_cast<A*>(scratch));
-      Items::planes(a, plan, first, last, static_cast<A*>(scratch));
-    });
-  }
   static void backward(const PoolBackward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                        void* scratch) {
-    if (a.pool.wide()) return backward_as<int32_t>(a, plan, first, last, scratch);
-    backward_as<uint8_t>(a, plan, first, last, scratch);
+    with_window<(sizeof(S) == 8)>(a.pool, [&](auto window) {
+      using Window = decltype(window);
+      if (a.images.channels_last) {
+        return across_channels<Window, true>(a.pool, [&](auto window) {
+          PoolBackwardItems<S, decltype(window)>::pixels(a, first, last, static_cast<A*>(scratch));
+        });
+      }
+      PoolBackwardItems<S, Window>::planes(a, plan, first, last, static_cast<A*>(scratch));
+    });
   }
 
   static constexpr PoolTable table() {

@@ -71,9 +71,9 @@ struct PlaneGradient {
   }
 
   // The gradient of input row h into `to`, which may be written a few vectors beyond its end.
-  // grad and offsets are those of the plane.
+  // grad and offsets (O: where places lie) are those of the plane.
   template <class S, class O>
-  FASTSEQ_INLINE void row(int64_t h, const S* grad, const O* offsets, A* to) const {
+  FASTSEQ_INLINE void row(int64_t h, const S* grad, O offsets, A* to) const {
     const PoolWindow pool = Window::of(this->pool);
     int64_t count = 0;
     for (int64_t o_h = pool.h.lowest(h); o_h <= pool.h.highest(h); ++o_h) {
@@ -111,7 +111,7 @@ struct PlaneGradient {
 
  private:
   template <class S, class O>
-  FASTSEQ_INLINE void fetch(int64_t o_h, int64_t slot, const S* grad, const O* offsets) const {
+  FASTSEQ_INLINE void fetch(int64_t o_h, int64_t slot, const S* grad, O offsets) const {
     held[slot] = o_h;
     for (int64_t o = 0; o < pool.w.out; o += L) {
       const int64_t n = pool.w.out - o, at = o_h * pool.w.out + o;
@@ -161,8 +161,8 @@ struct Takers {
 
 // Adds the gradients of kCount outputs (0: of takers.count) to what `before(c, n)` returns.
 template <class A, int kCount, class S, class O, class Before, class Emit>
-FASTSEQ_INLINE void sum_takers(const Takers& takers, int64_t channels, const S* grad,
-                               const O* offsets, const Before& before, const Emit& emit) {
+FASTSEQ_INLINE void sum_takers(const Takers& takers, int64_t channels, const S* grad, O offsets,
+                               const Before& before, const Emit& emit) {
   constexpr int64_t L = lanes_of<A>;
   for (int64_t c = 0; c < channels; c += L) {
     const int64_t n = channels - c;
@@ -180,8 +180,7 @@ FASTSEQ_INLINE void sum_takers(const Takers& takers, int64_t channels, const S* 
 // image.
 template <class A, class Window, class S, class O>
 FASTSEQ_INLINE void pool_gradient_pixels(const PoolWindow& window, int64_t h, int64_t width,
-                                         int64_t channels, const S* grad, const O* offsets,
-                                         A* line) {
+                                         int64_t channels, const S* grad, O offsets, A* line) {
   const PoolWindow pool = Window::of(window);
   const int64_t h0 = pool.h.lowest(h), h1 = pool.h.highest(h);
   for (int64_t w = 0; w < width; ++w) {

@@ -81,6 +81,44 @@ FASTSEQ_INLINE Places<A> load_places(const O* p, int64_t n) {
   return __builtin_convertvector(narrow, Places<A>);
 }
 
+// Places in memory of which only the call says how wide they are: one copy of a loop for both.
+template <class Byte>
+struct AnyPlaces {
+  Byte* at;
+  bool wide;
+
+  FASTSEQ_INLINE AnyPlaces operator+(int64_t n) const { return {at + (wide ? 4 * n : n), wide}; }
+};
+template <class A>
+FASTSEQ_INLINE void store_places(AnyPlaces<char> p, Places<A> v, int64_t n) {
+  if (!p.wide) return store_places<A>(reinterpret_cast<uint8_t*>(p.at), v, n);
+  store_places<A>(reinterpret_cast<int32_t*>(p.at), v, n);
+}
+template <class A>
+FASTSEQ_INLINE Places<A> load_places(AnyPlaces<const char> p, int64_t n) {
+  if (!p.wide) return load_places<A>(reinterpret_cast<const uint8_t*>(p.at), n);
+  return load_places<A>(reinterpret_cast<const int32_t*>(p.at), n);
+}
+// Places `at` and the following of a call that may have none: bytes for a window that has copies of
+// its own, of any width for others.
+template <class Window>
+FASTSEQ_INLINE auto places_at(void* offsets, const PoolWindow& pool, int64_t at) {
+  if (!offsets) at = 0;
+  if constexpr (Window::kBytes) {
+    return static_cast<uint8_t*>(offsets) + at;
+  } else {
+    return AnyPlaces<char>{static_cast<char*>(offsets), pool.wide()} + at;
+  }
+}
+template <class Window>
+FASTSEQ_INLINE auto places_at(const void* offsets, const PoolWindow& pool, int64_t at) {
+  if constexpr (Window::kBytes) {
+    return static_cast<const uint8_t*>(offsets) + at;
+  } else {
+    return AnyPlaces<const char>{static_cast<const char*>(offsets), pool.wide()} + at;
+  }
+}
+
 // Whether any lane is NaN.
 template <class V>
 FASTSEQ_INLINE bool any_nan(V v) {
@@ -130,32 +168,28 @@ FASTSEQ_INLINE Best<A, kSave> best_of(const Best<A, kSave>& start, const Each& e
   return best;
 }
 
-template <class A>
+// Every second element of both, from the first or the second one on.
+template <class A, int kFirst = 0>
 FASTSEQ_INLINE Vec<A> evens(Vec<A> a, Vec<A> b) {
-  Places<A> even;
-  for (int i = 0; i < lanes_of<A>; ++i) even[i] = 2 * i;
-  return __builtin_shuffle(a, b, even);
+  Places<A> which;
+  for (int i = 0; i < lanes_of<A>; ++i) which[i] = 2 * i + kFirst;
+  return __builtin_shuffle(a, b, which);
 }
-// Every second element of 2 L, from p on; of any stride in general.
-template <class A, int kStride, class S>
+// L elements, `stride` apart.
+template <class A, class S>
 FASTSEQ_INLINE Vec<A> strided(const S* p, int64_t stride) {
-  constexpr int L = lanes_of<A>;
-  if constexpr (kStride == 1) {
-    return load<A>(p);
-  } else if constexpr (kStride == 2) {
-    return evens<A>(load<A>(p), load<A>(p + L));
-  } else {
-    Vec<A> v;
-    for (int i = 0; i < L; ++i) v[i] = p[i * stride];
-    return v;
-  }
+  Vec<A> v;
+  for (int i = 0; i < lanes_of<A>; ++i) v[i] = p[i * stride];
+  return v;
 }
 
 // A window whose sizes the compiler knows: 3 x 3 with stride 2, the overlapping one. kKernel = 0:
 // any window, of which kStride is the stride along a row if that is 1 or 2.
-template <int kKernel_, int kStride_>
+// kBytes: whether its places are bytes; one whose kernel nobody knows may be too large for that.
+template <int kKernel_, int kStride_, bool kBytes_ = (kKernel_ > 0)>
 struct Known {
   static constexpr int kKernel = kKernel_, kStride = kStride_;
+  static constexpr bool kBytes = kBytes_;
 
   static FASTSEQ_INLINE PoolWindow of(const PoolWindow& p) {
     if constexpr (kKernel > 0) {
@@ -167,6 +201,17 @@ struct Known {
   }
 };
 
+// Calls f(Window{}) with the window as a walk over pixels sees it, where no stride lies between
+// neighbouring lanes. kSave: whether there are places.
+template <class Window, bool kSave, class F>
+FASTSEQ_INLINE void across_channels(const PoolWindow& p, const F& f) {
+  if constexpr (Window::kKernel > 0) return f(Window{});
+  if constexpr (kCopies && kSave) {
+    if (!p.wide()) return f(Known<0, 0, true>{});
+  }
+  f(Known<0, 0>{});
+}
+
 // AlexNet's and GoogLeNet's window.
 FASTSEQ_INLINE bool overlapping(const PoolWindow& p) {
   const auto side = [](const PoolSide& s) {
@@ -175,11 +220,11 @@ FASTSEQ_INLINE bool overlapping(const PoolWindow& p) {
   return side(p.h) && side(p.w);
 }
 
-// Calls f(Known<...>{}). O: type of the offsets; windows that need wide ones are too rare to
-// compile copies for. kFew: so is every window but the overlapping one.
-template <class O, bool kFew = false, class F>
+// Calls f(Known<...>{}). kFew: every window but the overlapping one is too rare to compile copies
+// for.
+template <bool kFew = false, class F>
 FASTSEQ_INLINE void with_window(const PoolWindow& p, const F& f) {
-  if constexpr (kCopies && sizeof(O) == 1) {
+  if constexpr (kCopies) {
     if (overlapping(p)) return f(Known<3, 2>{});
     if constexpr (!kFew) {
       if (p.w.stride == 1) return f(Known<0, 1>{});

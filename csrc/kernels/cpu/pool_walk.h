@@ -75,21 +75,27 @@ struct PlanePool {
     for (int64_t o = 0; o < outs; o += L) {
       Best<A, kSave> start{V{} + kLowest<A>, P{}};
       if constexpr (kSave) __builtin_memcpy(&start.place, firsts + o, sizeof(P));
+      const auto vector = [&](int64_t from) __attribute__((always_inline)) {
+        if constexpr (!kInside) return load<A>(line + from);
+        return load_up_to<A>(pixels + from, width - from);
+      };
+      const auto tap = [&](int64_t i) __attribute__((always_inline)) {
+        const int64_t from = o * w.stride + i * w.dilation;
+        if constexpr (Window::kStride == 1) return vector(from);
+        if constexpr (Window::kStride == 2) return evens<A>(vector(from), vector(from + L));
+        return strided<A>(line + from, w.stride);
+      };
       const auto best =
           best_of<A, kSave>(start, [&](const auto& take) __attribute__((always_inline)) {
-            for (int64_t i = 0; i < w.kernel; ++i) {
-              const int64_t from = o * w.stride + i * w.dilation;
-              V v;
-              if constexpr (!kInside) {
-                v = strided<A, Window::kStride>(line + from, w.stride);
-              } else if constexpr (Window::kStride == 1) {
-                v = load_up_to<A>(pixels + from, width - from);
-              } else {
-                v = evens<A>(load_up_to<A>(pixels + from, width - from),
-                             load_up_to<A>(pixels + from + L, width - from - L));
+            int64_t i = 0;
+            if constexpr (Window::kStride == 2) {  // two taps see the same pixels, but for the last
+              for (; w.dilation == 1 && i + 1 < w.kernel; i += 2) {
+                const V a = vector(o * 2 + i), b = vector(o * 2 + i + L);
+                take(evens<A>(a, b), P{} + static_cast<place_t<A>>(i));
+                take(evens<A, 1>(a, b), P{} + static_cast<place_t<A>>(i + 1));
               }
-              take(v, P{} + static_cast<place_t<A>>(i));
             }
+            for (; i < w.kernel; ++i) take(tap(i), P{} + static_cast<place_t<A>>(i));
           });
       store<A>(values + at + o, best.value);
       if constexpr (kSave) __builtin_memcpy(places + at + o, &best.place, sizeof(P));
@@ -174,8 +180,11 @@ FASTSEQ_INLINE void pool_pixels(const PoolWindow& window, int64_t o_h, int64_t h
         emit(o_w, c, channels - c, best.value, best.place);
       };
       int64_t c = 0;
-      for (; c + L <= channels; c += L) pool_vector(c, std::true_type{});
-      if (c < channels) pool_vector(c, std::false_type{});
+      if constexpr (decltype(whole)::value) {
+        for (; c + L <= channels; c += L) pool_vector(c, std::true_type{});
+        if (c == channels) return;
+      }
+      for (; c < channels; c += L) pool_vector(c, std::false_type{});  // at borders: all of them
     };
     if (i1 - i0 == pool.h.kernel && k1 - k0 == pool.w.kernel) {
       over_channels(std::true_type{});

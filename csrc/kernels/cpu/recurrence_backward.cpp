@@ -6,7 +6,7 @@
 // gradient of h_t, and a second one takes it through W_hr^T to the cell.
 // Gate gradients of all steps are written out; the gradients of the input, the weights and the
 // biases are large products over them, made at the end (layer_gradients.h).
-#include "backward_options.h"
+#include "backward_rows.h"
 #include "layer_gradients.h"
 #include "recurrence_table.h"
 
@@ -14,33 +14,16 @@ namespace fastseq::FASTSEQ_CAPABILITY {
 namespace {
 
 template <class S, class C>
-struct BackwardSlice {
-  using D = dot_t<S>;
-  using A = typename D::Sum;
-  using Item = typename D::Item;
-  using V = Vec<A>;
-  static constexpr int64_t L = lanes_of<A>;
+struct BackwardSlice : BackwardRows<S> {
+  using Rows = BackwardRows<S>;
+  using Rows::a, Rows::all, Rows::place, Rows::batch, Rows::panels, Rows::projected, Rows::beside,
+      Rows::options, Rows::L;
+  using typename Rows::A, typename Rows::D, typename Rows::Item, typename Rows::V;
 
-  const RecurrenceBackward& a;
-  Shared<D> all;
-  const Place& place;
-  const Range batch, panels, projected;  // rows, and panels of W_hh^T and of W_hr^T
-
-  FASTSEQ_INLINE At where(int64_t t, int64_t row) const {
-    const int64_t inner = a.seq.offset(t) + row;
-    return {t,
-            row,
-            a.seq.order ? a.seq.row(t, row) : inner,
-            inner,
-            a.seq.previous_row(t, row),
-            beside && a.extra.resets(a.seq, t, row),
-            beside && a.extra.resets_after(a.seq, t, row)};
-  }
+  const C cell;
 
   // Members with kBeside do what the options ask for; the plain layer has copies without (see
   // forward).
-  const bool beside = a.extra.any();
-  const BackwardOptions<S, C> options{a, all};
 
   // n units of the state before a step, from unit u on.
   template <bool kBeside, class E>
@@ -57,20 +40,13 @@ struct BackwardSlice {
   FASTSEQ_INLINE V state_gradient(const At& p, int64_t u, V product) {
     const int64_t R = a.state, n = R - u;
     A* const carry = all.carry + p.row * all.h_stride + u;
-    V dh = from_later<kBeside>(p.row, u, product);
+    V dh = this->template from_later<kBeside>(p.row, u, product);
     if constexpr (kBeside) dh = options.cut_h(p, u, dh);
     if (a.grad_y) dh += load_n<A>(static_cast<const S*>(a.grad_y) + p.at * R + u, n);
     V past{};  // the cell
     if constexpr (kBeside) past = options.kept(p, u, dh);
     store<A>(carry, past);
     return kBeside ? dh - past : dh;
-  }
-
-  // The gradient that reaches h from the step after.
-  template <bool kBeside>
-  FASTSEQ_INLINE V from_later(int64_t row, int64_t u, V product) const {
-    if constexpr (kBeside) product = options.dropped(row, u, product);
-    return product + load<A>(all.carry + row * all.h_stride + u);
   }
 
   // The cell's backward for L units from u on, given the gradient of its output; with a layer norm
@@ -107,8 +83,8 @@ struct BackwardSlice {
         extra[3] += extra_o;
       }
     }
-    C::template backward<VecMath>(cache, h, c, h_prev, c_prev, dh, extra, zoned, dx, dr, dc,
-                                  direct);
+    cell.template backward<VecMath>(cache, h, c, h_prev, c_prev, dh, extra, zoned, dx, dr, dc,
+                                    direct);
     S* const grad_pre = static_cast<S*>(a.grad_pre) + p.inner * C::kGates * H + u;
     Item* const next = all.next + p.row * all.g_stride + u;
     for (int g = 0; g < C::kGates; ++g) {
@@ -131,9 +107,9 @@ struct BackwardSlice {
 
   // The cell's backward for a whole row, through the layer norms of c and of the product.
   void normed_row(const At& p) {
-    options.normed_row(p, [&](int64_t u, V dh, V d_c, V d_o) __attribute__((always_inline)) {
-      cell_block<true>(p, u, dh, d_c, d_o);
-    });
+    options.template normed_row<C>(
+        p, [&](int64_t u, V dh, V d_c, V d_o)
+               __attribute__((always_inline)) { cell_block<true>(p, u, dh, d_c, d_o); });
   }
 
   // What the epilogue will read and write for n units from u on.
@@ -196,7 +172,7 @@ struct BackwardSlice {
     if (first) hh.inner = 0;
     const auto run_tile = [&](int64_t panel, int64_t r, const A* tile)
                               __attribute__((always_inline)) {
-                                const At p = where(t, row0 + r);
+                                const At p = this->where(t, row0 + r);
                                 for (int64_t v = 0; v < kPlainWide; ++v) {
                                   const int64_t u = (panel * kPlainWide + v) * L;
                                   if (u >= a.state) break;
@@ -210,105 +186,34 @@ struct BackwardSlice {
     const auto fetch = [&](int64_t panel, int64_t r, Lines& lines) __attribute__((always_inline)) {
       constexpr int64_t per = kPlainWide * L;
       const int64_t u = panel * per, left = a.state - u;
-      fetch_block(where(t, row0 + r), u, left < per ? left : per, lines);
+      fetch_block(this->where(t, row0 + r), u, left < per ? left : per, lines);
     };
     for_each_tile<D, kPlainWide>(hh, all.packed_hh, panels.first, panels.last,
                                  all.now + row0 * all.g_stride, all.g_stride, count, fetch,
                                  run_tile);
     place.meet();
     if (C::kHasCellState && a.weight_hr) {
-      const auto run_output = [&](int64_t panel, int64_t r, const A* tile)
-                                  __attribute__((always_inline)) {
-                                    const At p = where(t, row0 + r);
-                                    for (int64_t v = 0; v < kPlainWide; ++v) {
-                                      const int64_t u = (panel * kPlainWide + v) * L;
-                                      if (u >= a.hidden) break;
-                                      if (!kCopies || beside) {
-                                        run_cell_beside(p, u, tile + v * L);
-                                      } else {
-                                        run_cell<false>(p, u, load<A>(tile + v * L));
-                                      }
-                                    }
-                                  };
-      for_each_tile<D, kPlainWide>(
-          all.hr, all.packed_hr, projected.first, projected.last, all.state + row0 * all.h_stride,
-          all.h_stride, count, [](int64_t, int64_t, Lines&) {}, run_output);
+      const auto run_output = [&](int64_t panel, int64_t r, const A* tile) {
+        const At p = this->where(t, row0 + r);
+        for (int64_t v = 0; v < kPlainWide; ++v) {
+          const int64_t u = (panel * kPlainWide + v) * L;
+          if (u >= a.hidden) break;
+          run_cell_beside(p, u, tile + v * L);
+        }
+      };
+      sweep_tiles<D, kPlainWide>(all.hr, all.packed_hr, projected.first, projected.last,
+                                 all.state + row0 * all.h_stride, all.h_stride, count, run_output);
       place.meet();
     }
     if (a.extra.norm_hh) {
-      for (int64_t r = place.unit; r < count; r += place.plan.units) normed_row(where(t, row0 + r));
+      for (int64_t r = place.unit; r < count; r += place.plan.units)
+        normed_row(this->where(t, row0 + r));
       place.meet();
     }
   }
 
-  // What is left after the first step of every row: the gradients of the initial states, and of
-  // those that replaced them.
-  void finish() {
-    if (a.grad_h0 || a.grad_reset_h) finish_h();
-    if (a.grad_c0 || a.grad_reset_c) finish_c();
-  }
-  void finish_h() {
-    const auto run = [&](int64_t panel, int64_t r, const A* tile) __attribute__((always_inline)) {
-      const int64_t row = batch.first + r;
-      for (int64_t v = 0; v < kPlainWide; ++v) {
-        const int64_t u = (panel * kPlainWide + v) * L;
-        if (u >= a.state) break;
-        V dh = from_later<true>(row, u, load<A>(tile + v * L));
-        const int64_t at = a.seq.place(row) * a.state + u, n = a.state - u;
-        A* const sum = options.sum_of_h(row, u);
-        if (a.extra.resets_first(a.seq, row)) dh = options.cut(sum, dh);
-        if (a.grad_h0) store_n<A>(static_cast<S*>(a.grad_h0) + at, dh, n);
-        if (sum) store_n<A>(static_cast<S*>(a.grad_reset_h) + at, load<A>(sum), n);
-      }
-    };
-    for_each_tile<D, kPlainWide>(
-        all.hh, all.packed_hh, panels.first, panels.last, all.now + batch.first * all.g_stride,
-        all.g_stride, batch.size(), [](int64_t, int64_t, Lines&) {}, run);
-  }
-  void finish_c() {
-    if constexpr (C::kHasCellState) {
-      each_own_row([&](int64_t row) {
-        const int64_t H = a.hidden, at = a.seq.place(row) * H;
-        A* const sum = options.sum_of_c(row, 0);
-        A* const dc = all.cell + row * all.m_stride;
-        if (a.extra.resets_first(a.seq, row)) {
-          for (int64_t u = 0; u < H; u += L) {
-            store<A>(dc + u, options.cut(sum ? sum + u : nullptr, load<A>(dc + u)));
-          }
-        }
-        if (a.grad_c0) store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);
-        if (sum) store_row<A>(static_cast<S*>(a.grad_reset_c) + at, sum, H);
-      });
-    }
-  }
-
-  template <class F>
-  FASTSEQ_INLINE void each_own_row(const F& f) const {
-    for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
-  }
-
-  static void load_or_clear(A* to, int64_t stride, const S* from, int64_t n) {
-    fill_row(to, stride);
-    if (from) load_row<A>(to, from, n);
-  }
-
   void run() {
-    const int64_t R = a.state, H = a.hidden;
-    const S* const gh = static_cast<const S*>(a.grad_h_n);
-    const S* const gc = static_cast<const S*>(a.grad_c_n);
-    each_own_row([&](int64_t row) {
-      fill_row(all.now + row * all.g_stride, all.g_stride);
-      fill_row(all.next + row * all.g_stride, all.g_stride);
-      const int64_t place = a.seq.place(row);
-      load_or_clear(all.carry + row * all.h_stride, all.h_stride, gh ? gh + place * R : nullptr, R);
-      if (a.grad_reset_h) fill_row(all.reset_h + row * all.h_stride, all.h_stride);
-      if constexpr (C::kHasCellState) {
-        load_or_clear(all.cell + row * all.m_stride, all.m_stride, gc ? gc + place * H : nullptr,
-                      H);
-        if (a.grad_reset_c) fill_row(all.reset_c + row * all.m_stride, all.m_stride);
-        if (a.weight_hr) fill_row(all.state + row * all.h_stride, all.h_stride);
-      }
-    });
+    this->each_own_row([&](int64_t row) { this->start_row(row); });
     place.meet();
     int64_t before = 0;
     bool first = true;
@@ -329,7 +234,7 @@ struct BackwardSlice {
       all.now = all.next;
       all.next = swap;
     }
-    finish();
+    this->finish();
   }
 };
 
@@ -353,8 +258,8 @@ struct Backward {
       const Range batch = batch_slice(a.seq, place.batch, plan.batches);
       const Range panels = share(all.hh_panels, place.unit, plan.units);
       const Range projected = share(all.hr_panels, place.unit, plan.units);
-      with_cell(a.cell, [&](auto cell) {
-        BackwardSlice<S, decltype(cell)> slice{a, all, place, batch, panels, projected};
+      with_loop_cell(a.cell, [&](auto cell) {
+        BackwardSlice<S, decltype(cell)> slice{{a, all, place, batch, panels, projected}, cell};
         slice.run();
       });
     }

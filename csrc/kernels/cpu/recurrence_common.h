@@ -126,6 +126,36 @@ FASTSEQ_INLINE const S* state_before(const Sequence& seq, const Extras& extra, i
                  : static_cast<const S*>(stored) + row * width;
 }
 
+// tanh or ReLU, told at run time: such a cell is nearly all product, and one copy of a loop serves
+// both.
+struct ElmanOfBoth : RnnTanhCell {
+  bool relu;
+
+  template <class M, class V>
+  FASTSEQ_INLINE void forward(const V* x, const V* r, V h_prev, V c_prev, const V* zone, V* cache,
+                              V& c, V& h) const {
+    if (relu) return RnnReluCell::forward<M>(x, r, h_prev, c_prev, zone, cache, c, h);
+    RnnTanhCell::forward<M>(x, r, h_prev, c_prev, zone, cache, c, h);
+  }
+  template <class M, class V>
+  FASTSEQ_INLINE void backward(const V* cache, V h, V c, V h_prev, V c_prev, V dh, const V* extra,
+                               const V* zone, V* dx, V* dr, V& dc, V& direct) const {
+    if (relu) {
+      return RnnReluCell::backward<M>(cache, h, c, h_prev, c_prev, dh, extra, zone, dx, dr, dc,
+                                      direct);
+    }
+    RnnTanhCell::backward<M>(cache, h, c, h_prev, c_prev, dh, extra, zone, dx, dr, dc, direct);
+  }
+};
+
+// f(a cell that has a time loop compiled for it).
+template <class F>
+void with_loop_cell(Cell cell, const F& f) {
+  if (cell == Cell::kLstm) return f(LstmCell{});
+  if (cell == Cell::kGru) return f(GruCell{});
+  f(ElmanOfBoth{{}, cell == Cell::kRnnRelu});
+}
+
 template <class A, class S>
 FASTSEQ_INLINE Vec<A> load_or_zero(const S* p, int64_t n) {
   return p ? load_n<A>(p, n) : Vec<A>{};

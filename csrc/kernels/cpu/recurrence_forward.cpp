@@ -4,7 +4,7 @@
 // that tile. With a projection a second sweep makes h_t = W_hr m_t of the cell's output m_t. The
 // input product is made for a chunk of steps at a time, into scratch that is still in cache when
 // the recurrence reads it.
-#include "forward_options.h"
+#include "forward_rows.h"
 #include "recurrence_table.h"
 
 namespace fastseq::FASTSEQ_CAPABILITY {
@@ -16,25 +16,17 @@ template <class C>
 constexpr int64_t kWideOf = kGated<C> ? C::kGates : kPlainWide;
 
 template <class S, class C>
-struct ForwardSlice {
-  using D = dot_t<S>;
-  using A = typename D::Sum;
-  using Item = typename D::Item;
-  using V = Vec<A>;
-  static constexpr int64_t L = lanes_of<A>;
+struct ForwardSlice : ForwardRows<S> {
+  using Rows = ForwardRows<S>;
+  using Rows::a, Rows::all, Rows::place, Rows::batch, Rows::panels, Rows::projected, Rows::chunk,
+      Rows::chunk_row, Rows::options, Rows::L;
+  using typename Rows::A, typename Rows::D, typename Rows::Item, typename Rows::V;
   static constexpr int64_t kTileRow = kWideOf<C> * L;
 
-  const RecurrenceForward& a;
-  Shared<D> all;
-  const Place& place;
-  const Range batch, panels, projected;  // rows, and panels of W_hh and of W_hr
-  Chunk<D> chunk;
-  int64_t chunk_end = 0, chunk_row = 0;  // first step beyond the chunk; where the next step starts
-
+  const C cell;
   // Members with kBeside do what the options ask for. The plain layer has copies without all that:
   // its questions alone would cost a twentieth of a small layer's time.
   const bool beside = a.extra.any();
-  const ForwardOptions<S, C> options{a, all};
 
   // h before the step, for L units from u on.
   template <bool kBeside>
@@ -78,7 +70,7 @@ struct ForwardSlice {
       if constexpr (kBeside) zoned = options.zone_of_c(p, u, zone);
     }
     if constexpr (C::kHasDirectPath) h_prev = state_before_step<kBeside>(p, u);
-    C::template forward<VecMath>(x, r, h_prev, c_prev, zoned, cache, c, h);
+    cell.template forward<VecMath>(x, r, h_prev, c_prev, zoned, cache, c, h);
     if constexpr (C::kHasCellState) {
       if (a.cells) store_n<A>(static_cast<A*>(a.cells) + p.at * H + u, c, n);
       if constexpr (kBeside) {
@@ -131,38 +123,15 @@ struct ForwardSlice {
     store<A>(all.next + p.row * all.h_stride + u, kept);
   }
 
+  __attribute__((noinline)) void store_state_beside(const Spot& p, int64_t u, const A* h) {
+    store_state<true>(p, u, load<A>(h));
+  }
+
   // The cell for a whole row whose recurrent product is normalized first.
   void normed_row(const Spot& p) {
-    options.normed_row(
+    options.template normed_row<C>(
         p, [&](int64_t u, const A* product) { cell_block_beside(p, u, product, nullptr); },
         [&](int64_t u, V h) { store_output<true>(p, u, h); });
-  }
-
-  FASTSEQ_INLINE int64_t active(int64_t t) const {
-    return clamped(a.seq.active(t) - batch.first, 0, batch.size());
-  }
-
-  // The input product of the steps from s on, as many as the chunk holds.
-  void fill_chunk(int64_t s) {
-    int64_t rows = 0;
-    for (; s < a.seq.steps; ++s) {
-      const int64_t t = a.seq.at(s), n = active(t);
-      if (rows + n > chunk.rows) break;
-      for (int64_t r = 0; r < n; ++r, ++rows) {
-        const S* const from = input_row<S>(a.in, a.seq, t, batch.first + r);
-        load_items<D>(chunk.x + rows * chunk.x_stride, from, a.in.size);
-      }
-    }
-    for (int64_t p = panels.first; p < panels.last; ++p) {
-      A* const to = chunk.product + (p - panels.first) * chunk.rows * kTileRow;
-      for (int64_t r = 0; r < rows; ++r) {
-        copy_row(to + r * kTileRow, all.bias + p * kTileRow, kTileRow);
-      }
-    }
-    add_product<D, kWideOf<C>>(all.ih, all.packed_ih, panels.first, panels.last, chunk.x,
-                               chunk.x_stride, rows, chunk.product, chunk.rows);
-    chunk_end = s;
-    chunk_row = 0;
   }
 
   void step(int64_t t, int64_t count) {
@@ -181,7 +150,7 @@ struct ForwardSlice {
           from ? from + ((panel - panels.first) * chunk.rows + row) * kTileRow : nullptr;
       const Spot p = spot(row);
       if (a.extra.norm_hh) {
-        options.keep_product(p, panel, tile);
+        options.template keep_product<C>(p, panel, tile);
       } else if constexpr (kGated<C>) {
         cell_block(p, panel * L, tile, in);
       } else {
@@ -206,91 +175,36 @@ struct ForwardSlice {
       place.meet();
     }
     if (!C::kHasCellState || !a.weight_hr) return;
-    const auto run_projection = [&](int64_t panel, int64_t row, const A* tile)
-                                    __attribute__((always_inline)) {
-                                      for (int64_t v = 0; v < kPlainWide; ++v) {
-                                        const int64_t u = (panel * kPlainWide + v) * L;
-                                        if (u < a.state) {
-                                          if (!kCopies || beside) {
-                                            store_state<true>(spot(row), u, load<A>(tile + v * L));
-                                          } else {
-                                            store_state<false>(spot(row), u, load<A>(tile + v * L));
-                                          }
-                                        }
-                                      }
-                                    };
-    for_each_tile<D, kPlainWide>(
-        all.hr, all.packed_hr, projected.first, projected.last, all.mid + row0 * all.m_stride,
-        all.m_stride, count, [](int64_t, int64_t, Lines&) {}, run_projection);
+    const auto run_projection = [&](int64_t panel, int64_t row, const A* tile) {
+      for (int64_t v = 0; v < kPlainWide; ++v) {
+        const int64_t u = (panel * kPlainWide + v) * L;
+        if (u >= a.state) break;
+        if (!kCopies || beside) {
+          store_state_beside(spot(row), u, tile + v * L);
+        } else {
+          store_state<false>(spot(row), u, load<A>(tile + v * L));
+        }
+      }
+    };
+    sweep_tiles<D, kPlainWide>(all.hr, all.packed_hr, projected.first, projected.last,
+                               all.mid + row0 * all.m_stride, all.m_stride, count, run_projection);
     place.meet();
-  }
-
-  // Rows are shared among the members of a group where whole rows are moved.
-  template <class F>
-  FASTSEQ_INLINE void each_own_row(const F& f) const {
-    for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
-  }
-
-  void start_row(int64_t row) {
-    const int64_t R = a.state, H = a.hidden;
-    Item* const h = all.now + row * all.h_stride;
-    fill_row(h, all.h_stride);
-    if (const S* const from = options.first_state(row, R, a.h0, a.extra.reset_h)) {
-      for (int64_t u = 0; u < R; u += L) {
-        store<A>(h + u, options.dropped(row, u, load_n<A>(from + u, R - u)));
-      }
-    }
-    // A row that has not started yet holds its state in both buffers.
-    copy_row(all.next + row * all.h_stride, h, all.h_stride);
-    if constexpr (C::kHasCellState) {
-      A* const c = all.cell + row * all.m_stride;
-      const S* const from = options.first_state(row, H, a.c0, a.extra.reset_c);
-      if (from) {
-        load_row<A>(c, from, H);
-      } else {
-        fill_row(c, all.m_stride);
-      }
-      if (a.weight_hr) fill_row(all.mid + row * all.m_stride, all.m_stride);
-    }
-  }
-
-  void end_row(int64_t row) {
-    const int64_t R = a.state, H = a.hidden, place = a.seq.place(row);
-    int64_t last = -1;  // its last step
-    if (a.seq.reverse) {
-      if (a.seq.steps > 0 && row < a.seq.active(0)) last = 0;
-    } else {
-      last = a.seq.steps - 1;
-      while (last >= 0 && a.seq.active(last) <= row) --last;
-    }
-    const S* const h = last < 0 ? static_cast<const S*>(a.h0) + place * R
-                                : static_cast<const S*>(a.y) + a.seq.row(last, row) * R;
-    copy_row(static_cast<S*>(a.h_n) + place * R, h, R);
-    if constexpr (C::kHasCellState) {
-      store_row<A>(static_cast<S*>(a.c_n) + place * H, all.cell + row * all.m_stride, H);
-    }
-    each_absent_row(a.seq, row, [&](int64_t at) {
-      fill_row(static_cast<S*>(a.y) + at * R, R);
-      if (a.gates) fill_row(static_cast<S*>(a.gates) + at * C::kCached * H, C::kCached * H);
-      if (C::kHasCellState && a.cells) fill_row(static_cast<A*>(a.cells) + at * H, H);
-      if (a.products) fill_row(static_cast<S*>(a.products) + at * C::kGates * H, C::kGates * H);
-    });
   }
 
   void run() {
-    each_own_row([&](int64_t row) { start_row(row); });
+    this->each_own_row([&](int64_t row) { this->start_row(row); });
     place.meet();
     for (int64_t s = 0; s < a.seq.steps; ++s) {
-      const int64_t t = a.seq.at(s), count = active(t);
+      const int64_t t = a.seq.at(s), count = this->active(t);
       if (count == 0) continue;
-      if (a.in.given && s >= chunk_end) fill_chunk(s);
+      if (a.in.given && s >= this->chunk_end) this->template fill_chunk<kWideOf<C>>(s);
       step(t, count);
       chunk_row += count;
       Item* const swap = all.now;
       all.now = all.next;
       all.next = swap;
     }
-    each_own_row([&](int64_t row) { end_row(row); });
+    this->each_own_row([&](int64_t row) { this->end_row(row); });
   }
 };
 
@@ -330,9 +244,10 @@ struct Forward {
     const Range batch = batch_slice(a.seq, place.batch, plan.batches);
     const Range panels = share(all.hh_panels, place.unit, plan.units);
     const Range projected = share(all.hr_panels, place.unit, plan.units);
-    with_cell(a.cell, [&](auto cell) {
+    with_loop_cell(a.cell, [&](auto cell) {
       ForwardSlice<S, decltype(cell)> slice{
-          a, all, place, batch, panels, projected, Chunk<D>(a, batch.size(), panels.size(), own)};
+          {a, all, place, batch, panels, projected, Chunk<D>(a, batch.size(), panels.size(), own)},
+          cell};
       slice.run();
     });
   }

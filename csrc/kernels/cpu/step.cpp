@@ -69,7 +69,7 @@ struct RowSums {
 };
 
 template <class S, class C>
-void run_cell(const StepArguments& a) {
+void run_cell(const StepArguments& a, const C& cell) {
   using A = accumulate_t<S>;
   using V = Vec<A>;
   constexpr int64_t L = lanes_of<A>;
@@ -98,7 +98,7 @@ void run_cell(const StepArguments& a) {
       const int64_t at = b * H + u;
       if constexpr (C::kHasCellState) c_prev = load_n<A>(static_cast<const S*>(a.c) + at, n);
       if constexpr (C::kHasDirectPath) h_prev = load_n<A>(static_cast<const S*>(a.h) + at, n);
-      C::template forward<VecMath>(x, r, h_prev, c_prev, kNoZone<V>, cache, c, h);
+      cell.template forward<VecMath>(x, r, h_prev, c_prev, kNoZone<V>, cache, c, h);
       if constexpr (C::kHasCellState) store_n<A>(static_cast<S*>(a.c_next) + at, c, n);
       store_n<A>(static_cast<S*>(a.h_next) + at, h, n);
     }
@@ -107,7 +107,7 @@ void run_cell(const StepArguments& a) {
 
 template <class S>
 void run(const StepArguments& a) {
-  with_cell(a.cell, [&](auto cell) { run_cell<S, decltype(cell)>(a); });
+  with_loop_cell(a.cell, [&](auto cell) { run_cell<S>(a, cell); });
 }
 
 }  // namespace

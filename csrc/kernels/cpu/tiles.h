@@ -280,6 +280,29 @@ FASTSEQ_INLINE void for_each_tile(const PanelShape& shape, const typename D::Ite
   }
 }
 
+// The same where the epilogue is short, or a call a panel costs it little: one copy of the loops
+// for all such.
+template <class D, int kWide>
+__attribute__((noinline)) void sweep_tiles(const PanelShape& shape, const typename D::Item* packed,
+                                           int64_t p0, int64_t p1, const typename D::Item* state,
+                                           int64_t stride, int64_t rows, void* epilogue,
+                                           void (*run)(void* epilogue, int64_t panel, int64_t row,
+                                                       const typename D::Sum* tile)) {
+  for_each_tile<D, kWide>(
+      shape, packed, p0, p1, state, stride, rows, [](int64_t, int64_t, Lines&) {},
+      [&](int64_t panel, int64_t row, const typename D::Sum* tile)
+          __attribute__((always_inline)) { run(epilogue, panel, row, tile); });
+}
+template <class D, int kWide, class Epilogue>
+FASTSEQ_INLINE void sweep_tiles(const PanelShape& shape, const typename D::Item* packed, int64_t p0,
+                                int64_t p1, const typename D::Item* state, int64_t stride,
+                                int64_t rows, Epilogue epilogue) {
+  sweep_tiles<D, kWide>(shape, packed, p0, p1, state, stride, rows, &epilogue,
+                        [](void* self, int64_t panel, int64_t row, const typename D::Sum* tile) {
+                          (*static_cast<Epilogue*>(self))(panel, row, tile);
+                        });
+}
+
 // Adds the product to out, [panel of [p0, p1)][row][tile row]; panels `pitch` rows apart.
 template <class D, int kWide>
 FASTSEQ_INLINE void add_product(const PanelShape& shape, const typename D::Item* packed, int64_t p0,

@@ -42,7 +42,7 @@ template <class S>
 constexpr int64_t kBytes = static_cast<int64_t>(sizeof(accumulate_t<S>));
 
 // [C, H, W]: channel by channel, the normalized band of rows is pooled as soon as it is complete.
-template <class Kind, int kSize, class O, bool kSave, class Window>
+template <class Kind, int kSize, bool kSave, class Window>
 void forward_planes(const TrioForward& a, const ImagesPlan& plan, int64_t item,
                     typename Kind::A* scratch) {
   using S = typename Kind::S;
@@ -67,17 +67,17 @@ void forward_planes(const TrioForward& a, const ImagesPlan& plan, int64_t item,
       [&](int64_t c) {
         const int64_t at = (image * C + c) * a.pool.h.out * outs;
         S* const y = static_cast<S*>(a.y) + at;
-        O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
+        const auto offsets = places_at<Window>(a.offsets, a.pool, at);
         pool.run(first, last, row,
                  [&](int64_t o_h, int64_t o_w, int64_t n, V value, Places<A> place) {
                    store_n<A>(y + o_h * outs + o_w, value, n);
-                   if (kSave && offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
+                   if (kSave && a.offsets) store_places<A>(offsets + o_h * outs + o_w, place, n);
                  });
       });
 }
 
 // [H, W, C]: the normalized rows that the window still needs are kept, each made once in a band.
-template <class Kind, int kSize, class O, bool kSave, class Window>
+template <class Kind, int kSize, bool kSave, class Window>
 void forward_pixels(const TrioForward& a, const ImagesPlan& plan, int64_t item,
                     typename Kind::A* scratch) {
   using S = typename Kind::S;
@@ -112,19 +112,19 @@ void forward_pixels(const TrioForward& a, const ImagesPlan& plan, int64_t item,
     }
     const int64_t at = (image * a.pool.h.out + o_h) * outs * C;
     S* const y = static_cast<S*>(a.y) + at;
-    O* const offsets = a.offsets ? static_cast<O*>(a.offsets) + at : nullptr;
+    const auto offsets = places_at<Window>(a.offsets, a.pool, at);
     pool_pixels<A, kSave, A, Window>(
         a.pool, o_h, H, W, C, [&](int64_t h) { return kept + h % slots * stride; },
         [&](int64_t o_w, int64_t c, int64_t n, V value, Places<A> place) {
           store_n<A>(y + o_w * C + c, value, n);
-          if (kSave && offsets) store_places<A>(offsets + o_w * C + c, place, n);
+          if (kSave && a.offsets) store_places<A>(offsets + o_w * C + c, place, n);
         });
   }
 }
 
 // Rows [first, first + plan.tile) of [C, H, W]: the gradient of the pool is gathered for the band,
 // channel by channel, as the walk asks for it.
-template <class Kind, int kSize, class O, class Window>
+template <class Kind, int kSize, class Window>
 void backward_planes(const TrioBackward& a, const ImagesPlan& plan, int64_t item,
                      typename Kind::A* scratch) {
   using S = typename Kind::S;
@@ -140,7 +140,7 @@ void backward_planes(const TrioBackward& a, const ImagesPlan& plan, int64_t item
   A* const lrn_scratch = pool_scratch + whole_vectors<A>(pool.size);
   const int64_t at = (image * C * H + first) * W;
   const S* const grad = static_cast<const S*>(a.grad_y) + image * C * outs;
-  const O* const offsets = static_cast<const O*>(a.offsets) + image * C * outs;
+  const auto offsets = places_at<Window>(a.offsets, a.pool, image * C * outs);
   S* const dx = static_cast<S*>(a.grad_x) + at;
   pool.prepare();
   lrn_backward_planes<Kind, kSize>(
@@ -159,7 +159,7 @@ void backward_planes(const TrioBackward& a, const ImagesPlan& plan, int64_t item
 }
 
 // One row of [H, W, C].
-template <class Kind, int kSize, class O, class Window>
+template <class Kind, int kSize, class Window>
 void backward_pixels(const TrioBackward& a, const ImagesPlan&, int64_t item,
                      typename Kind::A* scratch) {
   using S = typename Kind::S;
@@ -170,7 +170,7 @@ void backward_pixels(const TrioBackward& a, const ImagesPlan&, int64_t item,
   A* const line = scratch;  // the gradient of the normalized row
   A* const lrn_scratch = line + whole_vectors<A>(W * C) + Kind::L;
   pool_gradient_pixels<A, Window>(a.pool, h, W, C, static_cast<const S*>(a.grad_y) + image * outs,
-                                  static_cast<const O*>(a.offsets) + image * outs, line);
+                                  places_at<Window>(a.offsets, a.pool, image * outs), line);
   const LrnNumbers<A> lrn(a.lrn);
   const int64_t chunk = rows_of_tile<A>(a.lrn, C);
   for (int64_t w0 = 0; w0 < W; w0 += chunk) {
@@ -238,44 +238,40 @@ struct Trio {
     return a.lrn.beta == 0.75 && a.lrn.size == 5 && overlapping(a.pool);
   }
 
-  template <class Kind, int kSize, class O, bool kSave, class Window>
+  template <class Kind, int kSize, bool kSave, class Window>
   static void forward_as(const TrioForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                          void* scratch) {
-    const auto run = a.images.channels_last ? forward_pixels<Kind, kSize, O, kSave, Window>
-                                            : forward_planes<Kind, kSize, O, kSave, Window>;
+    const auto run = a.images.channels_last ? forward_pixels<Kind, kSize, kSave, Window>
+                                            : forward_planes<Kind, kSize, kSave, Window>;
     for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
   }
   static void forward(const TrioForward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                       void* scratch) {
     if constexpr (kPublished) {
       if (published(a)) {
-        const auto run = a.offsets ? forward_as<Published, 5, uint8_t, true, Known<3, 2>>
-                                   : forward_as<Published, 5, uint8_t, false, Known<3, 2>>;
+        const auto run = a.offsets ? forward_as<Published, 5, true, Known<3, 2>>
+                                   : forward_as<Published, 5, false, Known<3, 2>>;
         return run(a, plan, first, last, scratch);
       }
     }
-    const auto run = a.pool.wide() ? forward_as<Any, 0, int32_t, true, AnyWindow>
-                                   : forward_as<Any, 0, uint8_t, true, AnyWindow>;
-    run(a, plan, first, last, scratch);
+    forward_as<Any, 0, true, AnyWindow>(a, plan, first, last, scratch);
   }
 
-  template <class Kind, int kSize, class O, class Window>
+  template <class Kind, int kSize, class Window>
   static void backward_as(const TrioBackward& a, const ImagesPlan& plan, int64_t first,
                           int64_t last, void* scratch) {
-    const auto run = a.images.channels_last ? backward_pixels<Kind, kSize, O, Window>
-                                            : backward_planes<Kind, kSize, O, Window>;
+    const auto run = a.images.channels_last ? backward_pixels<Kind, kSize, Window>
+                                            : backward_planes<Kind, kSize, Window>;
     for (int64_t i = first; i < last; ++i) run(a, plan, i, static_cast<A*>(scratch));
   }
   static void backward(const TrioBackward& a, const ImagesPlan& plan, int64_t first, int64_t last,
                        void* scratch) {
     if constexpr (kPublished) {
       if (published(a)) {
-        return backward_as<Published, 5, uint8_t, Known<3, 2>>(a, plan, first, last, scratch);
+        return backward_as<Published, 5, Known<3, 2>>(a, plan, first, last, scratch);
       }
     }
-    const auto run = a.pool.wide() ? backward_as<Any, 0, int32_t, AnyWindow>
-                                   : backward_as<Any, 0, uint8_t, AnyWindow>;
-    run(a, plan, first, last, scratch);
+    backward_as<Any, 0, AnyWindow>(a, plan, first, last, scratch);
   }
 
   static constexpr TrioTable table() {

@@ -189,19 +189,60 @@ FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
   }
 }
 #else
+// From 8 - n on: n words of ones, and then zeros.
+alignas(64) constexpr int32_t kOnes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
+// The end of a row is out of line: a row has one, and a function has dozens of places that may meet
+// it. n is less than the lanes; what is copied halves from piece to piece.
+template <class A, class S>
+__attribute__((noinline)) Vec<A> load_end(const S* p, int64_t n) {
+  S buffer[lanes_of<A>] = {};
+  S* to = buffer;
+#pragma GCC unroll 4
+  for (int64_t piece = lanes_of<A> / 2; piece > 0; piece /= 2) {
+    if (!(n & piece)) continue;
+    __builtin_memcpy(to, p, static_cast<size_t>(piece) * sizeof(S));
+    to += piece;
+    p += piece;
+  }
+  return load<A>(buffer);
+}
+template <class A, class S>
+__attribute__((noinline)) void store_end(S* p, Vec<A> v, int64_t n) {
+  S buffer[lanes_of<A>];
+  store<A>(buffer, v);
+  const S* from = buffer;
+#pragma GCC unroll 4
+  for (int64_t piece = lanes_of<A> / 2; piece > 0; piece /= 2) {
+    if (!(n & piece)) continue;
+    __builtin_memcpy(p, from, static_cast<size_t>(piece) * sizeof(S));
+    from += piece;
+    p += piece;
+  }
+}
+
 template <class A, class S>
 FASTSEQ_INLINE Vec<A> load_n(const S* p, int64_t n) {
   if (n >= lanes_of<A>) return load<A>(p);
-  S buffer[lanes_of<A>] = {};
-  for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
-  return load<A>(buffer);
+#if defined(__AVX2__)
+  constexpr bool kMasked = kVectorBytes == 32;
+  // One instruction, which touches no byte beyond; to store so takes dozens of cycles on AMD.
+  if constexpr (kMasked && sizeof(S) == 4) {
+    __m256i mask;
+    __builtin_memcpy(&mask, kOnes + (8 - n), sizeof(mask));
+    return bits_as<Vec<A>>(_mm256_maskload_epi32(reinterpret_cast<const int*>(p), mask));
+  } else if constexpr (kMasked && sizeof(S) == 8) {
+    __m256i mask;
+    __builtin_memcpy(&mask, kOnes + 2 * (4 - n), sizeof(mask));
+    return bits_as<Vec<A>>(_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), mask));
+  }
+#endif
+  return load_end<A>(p, n);
 }
 template <class A, class S>
 FASTSEQ_INLINE void store_n(S* p, Vec<A> v, int64_t n) {
   if (n >= lanes_of<A>) return store<A>(p, v);
-  S buffer[lanes_of<A>];
-  store<A>(buffer, v);
-  for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+  store_end<A>(p, v, n);
 }
 #endif
 
