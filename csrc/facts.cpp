@@ -42,8 +42,8 @@ FASTSEQ_ENTRY void fastseq_plan_recurrence(int cell, int64_t steps, int64_t batc
                                                                               : 4;
   const int64_t block = fastseq::gates_of(kind) > 1 ? lanes : 4 * lanes;
   const int64_t panels = (hidden + block - 1) / block;
-  const auto chosen =
-      fastseq::plan_recurrence(kind, batch, hidden, state, panels, useful, fastseq::asked_plan());
+  const auto chosen = fastseq::plan_recurrence(kind, steps, batch, hidden, state, panels, useful,
+                                               fastseq::asked_plan());
   plan[0] = useful;
   plan[1] = chosen.batches;
   plan[2] = chosen.units;

@@ -106,10 +106,16 @@ def test_planner() -> None:
         assert many == (threads, threads, 1)
         single = _native.plan_recurrence(0, 128, 1, 256, 1024, 1024, threads)
         assert single == (threads, 1, threads)
-    grid = _native.plan_recurrence(0, 128, 16, 512, 512, 512, 16)
-    assert grid.batches > 1
-    assert grid.units > 1
-    assert grid.batches * grid.units <= 16
+    # Weights beyond every L2 cache: a slice of the units reads its part alone.
+    assert _native.plan_recurrence(0, 128, 16, 512, 1024, 1024, 16) == (16, 1, 16)
+    assert _native.plan_recurrence(0, 128, 64, 512, 1024, 1024, 16) == (16, 2, 8)
+    assert _native.plan_recurrence(0, 128, 64, 512, 1024, 1024, 2) == (2, 2, 1)
+    # In few steps, half of the weights lie where another core has packed them.
+    assert _native.plan_recurrence(1, 5, 16, 100, 128, 128, 2) == (2, 1, 2)
+    assert _native.plan_recurrence(1, 50, 16, 100, 128, 128, 2) == (2, 2, 1)
+    # Steps of little work: rows are cut, and nobody meets; a single row has no such choice.
+    assert _native.plan_recurrence(1, 90, 3, 20, 34, 34, 2) == (2, 2, 1)
+    assert _native.plan_recurrence(1, 900, 1, 20, 64, 64, 2) == (2, 1, 2)
     with pytest.raises(ValueError, match="cell should be 0, 1, 2 or 3"):
         _native.plan_recurrence(4, 30, 64, 8, 128, 128, 1)
 

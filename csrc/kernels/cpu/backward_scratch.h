@@ -75,7 +75,8 @@ template <class D>
 RecurrencePlan plan_of(const RecurrenceBackward& a, int64_t members) {
   int64_t panels = panel_count<D>(hh_shape(a));
   if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
-  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members, a.asked);
+  return plan_recurrence(a.cell, a.seq.steps, a.seq.batch, a.hidden, a.state, panels, members,
+                         a.asked);
 }
 
 // Packs this member's share of the panels.

@@ -57,7 +57,8 @@ template <class D>
 RecurrencePlan plan_of(const RecurrenceForward& a, int64_t members) {
   int64_t panels = panel_count<D>(gate_shape(a, a.state));
   if (a.weight_hr && panel_count<D>(hr_shape(a)) < panels) panels = panel_count<D>(hr_shape(a));
-  return plan_recurrence(a.cell, a.seq.batch, a.hidden, a.state, panels, members, a.asked);
+  return plan_recurrence(a.cell, a.seq.steps, a.seq.batch, a.hidden, a.state, panels, members,
+                         a.asked);
 }
 
 // A member's scratch: the input of a chunk, and its product with W_ih.
@@ -73,12 +74,13 @@ struct Chunk {
     const int64_t panel_row = gate_shape(a, 1).wide * lanes_of<A>;
     const int64_t some = panels > 0 ? panels : 1;
     const PanelShape ih = gate_shape(a, a.in.given ? a.in.size : 0);
-    rows = a.asked.chunk > 0 ? a.asked.chunk
-                             : chunk_rows(some * panel_row * sizeof(A),
-                                          some * panel_size<D>(ih) * sizeof(typename D::Item));
+    x_stride = padded<typename D::Item>(a.in.size);
+    const int64_t row_bytes = some * panel_row * sizeof(A) + x_stride * sizeof(typename D::Item);
+    rows = a.asked.chunk > 0
+               ? a.asked.chunk
+               : chunk_rows(row_bytes, some * panel_size<D>(ih) * sizeof(typename D::Item));
     if (rows < batch_rows) rows = batch_rows;  // a step at least
     if (rows > a.seq.steps * batch_rows) rows = a.seq.steps * batch_rows;
-    x_stride = padded<typename D::Item>(a.in.size);
     x = block.take<typename D::Item>(a.in.given ? rows * x_stride : 0);
     product = block.take<A>(a.in.given ? panels * rows * panel_row : 0);
     bytes = block.used;

@@ -16,15 +16,16 @@ struct RecurrencePlan {
 // Whether a thread that goes through so many bytes of weights at every step finds them no longer in
 // its L2 cache. What is little more than the cache stays there in part, and the hardware's own
 // prefetches do.
-inline bool streams(int64_t weight_bytes) { return weight_bytes > 2 * caches().l2; }
+FASTSEQ_HD bool streams(int64_t weight_bytes) { return weight_bytes > 2 * caches().l2; }
 
-// Rows of a chunk of the input product: so many fill tiles well and stay in the L2 cache until the
-// recurrence reads them. Weights that are not there anyway are read once a chunk, so that it should
-// have many rows. row_bytes: of a row's product; weight_bytes: of the thread's share of W_ih.
-inline int64_t chunk_rows(int64_t row_bytes, int64_t weight_bytes) {
-  constexpr int64_t kBytes = 384 << 10, kLeast = 48, kMost = 192;
+// Rows of a chunk of the input product: so many fill tiles well, and with their product take half
+// of the L2 cache at most, where the recurrence finds it. Weights that are not there anyway are
+// read once a chunk, so that it should have many rows. row_bytes: of a row and its product;
+// weight_bytes: of the thread's share of W_ih.
+FASTSEQ_HD int64_t chunk_rows(int64_t row_bytes, int64_t weight_bytes) {
+  constexpr int64_t kLeast = 48, kMost = 192;
   if (streams(weight_bytes)) return kMost;
-  const int64_t rows = kBytes / row_bytes;
+  const int64_t rows = caches().l2 / 2 / row_bytes;
   return rows < kLeast ? kLeast : rows < kMost ? rows : kMost;
 }
 
@@ -34,10 +35,11 @@ FASTSEQ_HD int64_t at_most(int64_t n, int64_t most) {
   return smaller < 1 ? 1 : smaller;
 }
 
-// Below this many multiply-adds a thread costs less than it brings (waking one: about 1 us).
-constexpr int64_t kLeastThreadWork = 50'000;
-// ... and in every step, where threads meet at a barrier (about 0.2 us).
-constexpr int64_t kLeastStepWork = 5'000;
+// Below this many multiply-adds a thread costs more than it brings (waking one: 1 to 10 us).
+constexpr int64_t kLeastThreadWork = 120'000;
+// ... and in every step, where threads meet at a barrier (0.2 to 1 us); more where rows could be
+// cut instead, and nobody would meet.
+constexpr int64_t kLeastStepWork = 5'000, kLeastSharedStepWork = 12'000;
 
 // Threads that are worth having, of those allowed. rows: of all steps together.
 FASTSEQ_HD int64_t useful_threads(Cell cell, int64_t rows, int64_t hidden, int64_t state,
@@ -52,20 +54,29 @@ FASTSEQ_HD int64_t useful_threads(Cell cell, int64_t rows, int64_t hidden, int64
 }
 
 // panels: blocks of hidden units that a thread takes whole.
-FASTSEQ_HD RecurrencePlan plan_recurrence(Cell cell, int64_t batch, int64_t hidden, int64_t state,
-                                          int64_t panels, int64_t threads, const AskedPlan& asked) {
+FASTSEQ_HD RecurrencePlan plan_recurrence(Cell cell, int64_t steps, int64_t batch, int64_t hidden,
+                                          int64_t state, int64_t panels, int64_t threads,
+                                          const AskedPlan& asked) {
   if (asked.batches > 0) {  // as near to it as the shape and the threads allow
     const int64_t batches = at_most(asked.batches, at_most(threads, batch));
     return {batches, at_most(asked.units, at_most(threads / batches, panels))};
   }
-  constexpr int64_t kFewRows = 4;  // a slice of fewer rows leaves most of a tile empty
-  const int64_t step = batch * gates_of(cell) * hidden * state;
+  const int64_t weights = gates_of(cell) * hidden * state, work = batch * weights;
+  const int64_t bytes = weights * static_cast<int64_t>(sizeof(float));
+  // Each slice of the batch reads all of W_hh, a slice of the units its part alone. That matters at
+  // every step where W_hh is larger than the L2 cache, and in the first steps where another core
+  // has packed half of it: few rows have not work enough beside it. Fewer still leave most of a
+  // tile empty.
+  constexpr int64_t kFewSteps = 8, kMuch = 96 << 10;
+  const bool far = 2 * bytes >= 3 * caches().l2 || (steps <= kFewSteps && bytes >= kMuch);
+  const int64_t few = far ? 24 : 4;
   RecurrencePlan plan{1, 1};
-  plan.batches = threads < batch / kFewRows ? threads : batch / kFewRows;
+  plan.batches = threads < batch / few ? threads : batch / few;
   if (plan.batches < 1) plan.batches = 1;
   plan.units = threads / plan.batches;
   if (plan.units > panels) plan.units = panels;
-  while (plan.units > 1 && step / (plan.batches * plan.units) < kLeastStepWork) --plan.units;
+  const int64_t least = batch < threads ? kLeastStepWork : kLeastSharedStepWork;
+  while (plan.units > 1 && work / (plan.batches * plan.units) < least) --plan.units;
   if (plan.units == 1 && plan.batches < threads) {
     plan.batches = threads < batch ? threads : batch;
   }
