@@ -357,9 +357,9 @@ def test_a_device_is_asked_for_room_once(monkeypatch: pytest.MonkeyPatch) -> Non
     for batch in (1, 8, 9):
         assert persistent.room(device, Cell.GRU, torch.float16, 128, batch)
         assert persistent.room(device, Cell.GRU, torch.float64, 512, batch)
-        assert persistent.room(device, Cell.GRU, torch.float16, 129, batch)
-    assert persistent.room(device, Cell.GRU, torch.bfloat16, 129, 16)
-    assert asked == [(Cell.GRU, 2, 129, 8, 1), (Cell.GRU, 2, 129, 16, 1)]
+        assert persistent.room(device, Cell.GRU, torch.float16, 161, batch)
+    assert persistent.room(device, Cell.GRU, torch.bfloat16, 161, 16)
+    assert asked == [(Cell.GRU, 2, 161, 8, 1), (Cell.GRU, 2, 161, 16, 1)]
     assert not persistent.room(device, Cell.GRU, torch.float32, 129, 16)
     monkeypatch.setattr(persistent, "capability", lambda device: T4)
     assert persistent.room(device, Cell.LSTM, torch.float16, 129, 8)
@@ -372,7 +372,8 @@ def test_a_device_is_asked_for_room_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_kernels_by_size(cell: Cell, dtype: torch.dtype) -> None:
     """simt/test_self.py runs the largest of Self's, and test_mailbox_ops.py the next ones."""
     wide = dtype == torch.float32 and cell.gates > 1
-    most = {torch.float64: 0}.get(dtype, 96 if wide else 128)
+    half = 192 if cell.gates == 1 else 128
+    most = {torch.float64: 0, torch.float32: 96 if wide else 128}.get(dtype, half)
     assert persistent.kernel(cell, dtype, max(most, 1)) == ("self" if most else "")
     more = {torch.float64: 0}.get(dtype, 512 if wide else 1024)
     assert persistent.kernel(cell, dtype, most + 1) == ("mailbox" if more else "")

@@ -140,8 +140,8 @@ def test_lengths_and_resets_of_one_block(reverse: bool, cell: Cell) -> None:
 def test_many_blocks() -> None:
     """The mailbox, as the op plans it: packed, with lengths and resets, of two tiles."""
     check_loops(test_self.Case(Cell.LSTM, torch.float32, 2, 2, 97, sizes=(2, 1)))
-    check_masks(test_masks.Case(Cell.GRU, torch.bfloat16, steps=2, batch=3, hidden=129))
-    check_loops(test_self.Case(Cell.RNN_TANH, torch.float16, 1, 9, 129, reverse=True))
+    check_masks(test_masks.Case(Cell.GRU, torch.bfloat16, steps=2, batch=3, hidden=161))
+    check_loops(test_self.Case(Cell.RNN_TANH, torch.float16, 1, 9, 193, reverse=True))
 
 
 @pytest.mark.parametrize(

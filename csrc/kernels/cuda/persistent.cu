@@ -7,7 +7,7 @@
 namespace fastseq::cuda {
 namespace {
 
-constexpr int kFewUnits = 64;
+constexpr int kFewUnits = 64, kManyUnits = 128;
 constexpr int64_t kManySteps = 256;
 
 const char* refusal(Cell cell, DType dtype, const Sequence& seq, int64_t hidden, bool projected) {
@@ -44,8 +44,12 @@ const char* with_kernel(DType dtype, Cell cell, int64_t hidden, const F& f) {
     constexpr Cell kCell = C::kHasCellState  ? Cell::kLstm
                            : C::kSplitsGates ? Cell::kGru
                                              : Cell::kRnnTanh;
+    constexpr int kMost = static_cast<int>(self_units(kCell, kCode));
     if (hidden <= kFewUnits) return f(type, kind, Constant<kFewUnits>{});
-    return f(type, kind, Constant<static_cast<int>(self_units(kCell, kCode))>{});
+    if constexpr (kMost > kManyUnits) {
+      if (hidden > kManyUnits) return f(type, kind, Constant<kMost>{});
+    }
+    return f(type, kind, Constant < kMost<kManyUnits ? kMost : kManyUnits>{});
   });
 }
 

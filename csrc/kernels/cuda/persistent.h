@@ -14,8 +14,8 @@ enum class Persistent : int { kNone = 0, kSelf = 1, kMailbox = 2 };
 // multiplied as TF32.
 constexpr int64_t self_units(Cell cell, DType dtype) {
   if (dtype == DType::kDouble) return 0;
-  if (dtype != DType::kFloat) return 128;
-  return cell == Cell::kLstm || cell == Cell::kGru ? 96 : 128;
+  if (dtype == DType::kFloat) return cell == Cell::kLstm || cell == Cell::kGru ? 96 : 128;
+  return cell == Cell::kLstm || cell == Cell::kGru ? 128 : 192;
 }
 
 // And those for which many blocks have, as many as there are units for.

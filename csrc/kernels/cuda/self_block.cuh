@@ -29,9 +29,10 @@ using factor_t = typename Factor<S>::type;
 template <class S>
 constexpr int kMatrixRow = static_cast<int>(16 / sizeof(S));
 
-// Registers of a multiprocessor that `threads` may have each, in the eights in which they come.
+// Registers that `threads` may have each, in the eights in which they come: the warps of a block
+// are dealt to four schedulers, and each has a quarter of the multiprocessor's.
 constexpr int registers_of(int threads) {
-  const int most = 65536 / threads / 8 * 8;
+  const int warps = (threads / device::kWarp + 3) / 4, most = 16384 / device::kWarp / warps / 8 * 8;
   return most < 255 ? most : 255;
 }
 
