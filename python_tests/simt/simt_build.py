@@ -16,7 +16,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-OPS = ("persistent", "recurrence", "lrn", "pool", "trio")
+OPS = ("persistent", "lrn", "trio", "pool", "recurrence")
 # Switching fibers by longjmp looks like an error to the fortified C library.
 FLAGS = (
     "-std=gnu++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-ffp-contract=off",
@@ -141,14 +141,23 @@ class Machine:
         return self.library.simt_barriers().decode().split()
 
 
+def together(folder: Path) -> Path:
+    """A source of all the ops."""
+    files = [ROOT / "csrc/ops/memory.cpp", *(ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS)]
+    source = folder / f"simt-ops.{os.getpid()}.cpp"
+    source.write_text("".join(f'#include "{path}"\n' for path in files))
+    return source
+
+
 def load(folder: Path) -> Machine:
     """All ops: registers ``torch.ops.fastseq_simt`` for CPU tensors."""
-    sources = [ROOT / f"csrc/ops/{op}_cuda.cpp" for op in OPS]
+    # The longest ones first; the ops, which wait for torch's headers, together.
+    sources = [HERE / "mailbox_library.cu"]
     sources += [ROOT / f"csrc/kernels/cuda/{op}.cu" for op in OPS]
-    sources += [ROOT / "csrc/kernels/cuda/sequence_table.cu", ROOT / "csrc/ops/memory.cpp"]
-    sources += [HERE / "mailbox_library.cu"]
+    sources += [ROOT / "csrc/kernels/cuda/sequence_table.cu", together(folder)]
     include = ROOT / "third_party/torch/include"
     library = built(folder, "simt", sources, "-isystem", str(include))
+    sources[-1].unlink()
     torch.ops.load_library(str(library))
     return Machine(ctypes.CDLL(str(library)))
 
