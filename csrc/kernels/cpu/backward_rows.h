@@ -66,7 +66,7 @@ struct BackwardRows {
                                run);
   }
   void finish_c() {
-    each_own_row([&](int64_t row) {
+    place.each_own_row(batch, [&](int64_t row) {
       const int64_t H = a.hidden, at = a.seq.place(row) * H;
       A* const sum = options.sum_of_c(row, 0);
       A* const dc = all.cell + row * all.m_stride;
@@ -78,11 +78,6 @@ struct BackwardRows {
       if (a.grad_c0) store_row<A>(static_cast<S*>(a.grad_c0) + at, dc, H);
       if (sum) store_row<A>(static_cast<S*>(a.grad_reset_c) + at, sum, H);
     });
-  }
-
-  template <class F>
-  FASTSEQ_INLINE void each_own_row(const F& f) const {
-    for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
   }
 
   void start_row(int64_t row) {

@@ -53,12 +53,6 @@ struct ForwardRows {
     chunk_row = 0;
   }
 
-  // Rows are shared among the members of a group where whole rows are moved.
-  template <class F>
-  FASTSEQ_INLINE void each_own_row(const F& f) const {
-    for (int64_t row = batch.first + place.unit; row < batch.last; row += place.plan.units) f(row);
-  }
-
   void start_row(int64_t row) {
     const int64_t R = a.state, H = a.hidden;
     Item* const h = all.now + row * all.h_stride;

@@ -213,7 +213,7 @@ struct BackwardSlice : BackwardRows<S> {
   }
 
   void run() {
-    this->each_own_row([&](int64_t row) { this->start_row(row); });
+    place.each_own_row(batch, [&](int64_t row) { this->start_row(row); });
     place.meet();
     int64_t before = 0;
     bool first = true;

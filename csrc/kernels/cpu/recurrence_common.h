@@ -94,6 +94,11 @@ struct Place {
     group = idle ? nullptr : member.team->groups + batch;
   }
   FASTSEQ_INLINE void meet() const { wait(*group, plan.units); }
+  // The rows of a slice that are this member's, where whole rows are moved: the group shares them.
+  template <class F>
+  FASTSEQ_INLINE void each_own_row(const Range& rows, const F& f) const {
+    for (int64_t row = rows.first + unit; row < rows.last; row += plan.units) f(row);
+  }
 };
 
 // A row as a product reads it; zero up to the next whole vector.

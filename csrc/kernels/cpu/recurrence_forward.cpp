@@ -192,7 +192,7 @@ struct ForwardSlice : ForwardRows<S> {
   }
 
   void run() {
-    this->each_own_row([&](int64_t row) { this->start_row(row); });
+    place.each_own_row(batch, [&](int64_t row) { this->start_row(row); });
     place.meet();
     for (int64_t s = 0; s < a.seq.steps; ++s) {
       const int64_t t = a.seq.at(s), count = this->active(t);
@@ -204,7 +204,7 @@ struct ForwardSlice : ForwardRows<S> {
       all.now = all.next;
       all.next = swap;
     }
-    this->each_own_row([&](int64_t row) { this->end_row(row); });
+    place.each_own_row(batch, [&](int64_t row) { this->end_row(row); });
   }
 };
 

@@ -45,11 +45,12 @@ const char* with_kernel(DType dtype, Cell cell, int64_t hidden, const F& f) {
                            : C::kSplitsGates ? Cell::kGru
                                              : Cell::kRnnTanh;
     constexpr int kMost = static_cast<int>(self_units(kCell, kCode));
+    constexpr int kWide = kMost < kManyUnits ? kMost : kManyUnits;
     if (hidden <= kFewUnits) return f(type, kind, Constant<kFewUnits>{});
     if constexpr (kMost > kManyUnits) {
       if (hidden > kManyUnits) return f(type, kind, Constant<kMost>{});
     }
-    return f(type, kind, Constant < kMost<kManyUnits ? kMost : kManyUnits>{});
+    return f(type, kind, Constant<kWide>{});
   });
 }
 
